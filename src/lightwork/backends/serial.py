@@ -1,0 +1,188 @@
+"""No workers: calls run in place, in the thread that submits them.
+
+For debugging, and for work that is too small for any worker. A "worker" here is only a number
+that the scheduler can send to. There is always a free one, so that a task may submit to its own
+pool and wait for the result.
+
+Limitations: a running call cannot be interrupted, so time limits and ``kill`` do nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from .. import current
+from ..core.events import Running
+from .base import Death, Parcel, Result, Sink, WorkerOptions
+
+__all__ = ["SerialBackend"]
+
+
+class SerialCall:
+    """Calls, as they were given."""
+
+    __slots__ = ("fn", "items", "kwargs", "star")
+
+    def __init__(
+        self, fn: Callable[..., Any], items: list[Any], star: bool, kwargs: dict[str, Any]
+    ) -> None:
+        self.fn = fn
+        self.items = items
+        self.star = star
+        self.kwargs = kwargs
+
+    @property
+    def calls(self) -> int:
+        """How many."""
+        return len(self.items)
+
+    def run(self, offset: int) -> Any:
+        """Run call number `offset`."""
+        item = self.items[offset]
+        return self.fn(*item, **self.kwargs) if self.star else self.fn(item)
+
+
+class SerialBackend:
+    """See ``backends.base.Backend``."""
+
+    kind = "serial"
+    can_kill = False
+    has_pump = False
+    keeps_time = False
+
+    def open(self, sink: Sink, options: WorkerOptions) -> None:
+        """See Backend."""
+        self._sink = sink
+        self._options = options
+        self._initialized = False
+        self._todo: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
+        self._running: dict[int, Running] = {}
+        self._doomed: dict[int, str] = {}
+        self._parcels: dict[int, deque[Parcel]] = {}
+        self._alarm: SimpleQueue[None] = SimpleQueue()
+
+    def prepare(
+        self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> SerialCall:
+        """See Backend."""
+        return SerialCall(fn, [args], True, kwargs)
+
+    def prepare_chunk(self, fn: Callable[..., Any], items: list[Any], star: bool) -> SerialCall:
+        """See Backend."""
+        return SerialCall(fn, items, star, {})
+
+    def start(self, worker: int) -> None:
+        """See Backend."""
+        self._parcels[worker] = deque()
+        self._todo.append((self._initialize, (worker,)))
+
+    def _initialize(self, worker: int) -> None:
+        if not self._initialized and self._options.initializer is not None:
+            try:
+                self._options.initializer(*self._options.initargs)
+            except Exception as error:
+                self._sink.start_failed(worker, error, fatal=True)
+                return
+        self._initialized = True
+        self._sink.ready(worker)
+
+    def send(self, worker: int, parcels: Sequence[Parcel]) -> None:
+        """See Backend."""
+        self._parcels[worker].extend(parcels)
+        self._todo.append((self._run, (worker,)))
+
+    def take_back(self, worker: int, task: int, offset: int) -> list[tuple[int, int, int]]:
+        """See Backend."""
+        queue = self._parcels.get(worker, deque())
+        tasks = [parcel.task for parcel in queue]
+        first = tasks.index(task) if task in tasks else 0
+        taken = []
+        while len(queue) > first:
+            parcel = queue.pop()
+            taken.append((parcel.task, parcel.attempt, parcel.lo))
+        return taken[::-1]
+
+    def inspect(self, worker: int) -> Running | None:
+        """See Backend."""
+        return self._running.get(worker)
+
+    def retire(self, worker: int) -> None:
+        """See Backend."""
+        self._todo.append((self._leave, (worker,)))
+
+    def _leave(self, worker: int) -> None:
+        self._parcels.pop(worker, None)
+        self._sink.died(worker, Death("retired", None))
+
+    def kill(self, worker: int, how: str) -> None:
+        """See Backend. What runs in the caller's thread cannot be ended: it leaves after it."""
+        if worker in self._running:
+            self._doomed[worker] = how
+        else:
+            self.retire(worker)
+
+    def flush(self) -> None:
+        """Run what was sent, here and now."""
+        while True:
+            try:
+                action, args = self._todo.popleft()
+            except IndexError:
+                return
+            action(*args)
+
+    def wait(self, timeout: float | None) -> None:
+        """See Backend."""
+        try:
+            self._alarm.get(timeout=timeout)
+        except Empty:
+            pass
+
+    def wake(self) -> None:
+        """See Backend."""
+        self._alarm.put(None)
+
+    def close(self) -> None:
+        """See Backend."""
+
+    def join(self) -> None:
+        """See Backend."""
+
+    def _run(self, worker: int) -> None:
+        queue = self._parcels.get(worker)
+        while queue:
+            try:
+                parcel = queue.popleft()
+            except IndexError:
+                return
+            result = self._parcel(worker, parcel)
+            self._sink.results(worker, [result])
+            if self._doomed.pop(worker, None):
+                self._leave(worker)
+            for error in (result.errors or {}).values():
+                if isinstance(error, KeyboardInterrupt):
+                    raise error  # Ctrl-C hit the caller's own thread: it is the caller's
+
+    def _parcel(self, worker: int, parcel: Parcel) -> Result:
+        task, attempt, lo, hi, base, index, call, _, _, _ = parcel
+        values: list[Any] = []
+        errors: dict[int, BaseException] = {}
+        outside = current._local.where
+        started = time.monotonic()
+        try:
+            for offset in range(lo, hi):
+                self._running[worker] = Running(task, attempt, offset, time.monotonic())
+                current.enter(index + base + offset, attempt, worker, task)
+                try:
+                    values.append(call.run(base + offset))
+                except BaseException as error:
+                    values.append(None)
+                    errors[offset] = error
+        finally:
+            self._running.pop(worker, None)
+            current._local.where = outside
+        seconds = time.monotonic() - started
+        return Result(task, attempt, lo, hi, values, errors or None, started, seconds)

@@ -1,0 +1,349 @@
+"""Worker threads.
+
+Each worker has an inbox (a ``SimpleQueue``) and hands its answers over when its inbox is empty
+or a millisecond has passed. What a worker has not started is exactly what can still be had from
+its inbox, or from the right end of its current chunk's deque: both give each item to one taker
+only, on builds with and without the GIL. So taking back needs no lock.
+
+A thread cannot be killed. Whoever is first to pop a worker's `running` cell decides: the worker,
+then the call has ended and its result counts; or ``kill``, then the thread is written off, its
+late result is dropped when it comes, and the engine puts another thread in its place.
+
+Limitations: a written-off thread goes on until its call returns; it holds what it holds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from .. import current
+from ..core.events import Running
+from .base import Death, Parcel, Result, Sink, WorkerOptions
+
+__all__ = ["ThreadBackend"]
+
+FLUSH = 1e-3
+"""Seconds that a result may wait for company."""
+
+_LEAVE, _NUDGE = object(), object()
+
+
+class ThreadCall:
+    """One call, and the context variables of who submitted it."""
+
+    __slots__ = ("args", "context", "fn", "kwargs")
+    calls = 1
+
+    def __init__(
+        self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        self.fn = fn
+        self.args = args
+        self.kwargs = kwargs
+        self.context = contextvars.copy_context()
+
+    def run(self, offset: int) -> Any:
+        """Run the call."""
+        return self.context.run(self.fn, *self.args, **self.kwargs)
+
+
+class ThreadChunk:
+    """Consecutive calls of a map. Each runs in a copy of the caller's context."""
+
+    __slots__ = ("context", "fn", "items", "star")
+
+    def __init__(self, fn: Callable[..., Any], items: list[Any], star: bool) -> None:
+        self.fn = fn
+        self.items = items
+        self.star = star
+        self.context = contextvars.copy_context()
+
+    @property
+    def calls(self) -> int:
+        """How many."""
+        return len(self.items)
+
+    def run(self, offset: int) -> Any:
+        """Run call number `offset`."""
+        item = self.items[offset]
+        # A copy each: a context cannot be entered twice at a time, and parts of a chunk may be.
+        context = self.context.copy()
+        return context.run(self.fn, *item) if self.star else context.run(self.fn, item)
+
+
+class _Worker:
+    __slots__ = ("answers", "cell", "inbox", "number", "remaining", "thread")
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.inbox: SimpleQueue[Any] = SimpleQueue()
+        self.answers: deque[Result] = deque()
+        self.cell: list[Running] = []  # the call that runs; whoever pops it decides
+        self.remaining: tuple[Parcel, deque[int]] | None = None  # offsets not started
+        self.thread: threading.Thread | None = None
+
+
+class ThreadBackend:
+    """See ``backends.base.Backend``."""
+
+    kind = "threads"
+    can_kill = False
+    has_pump = False
+    keeps_time = True
+
+    def open(self, sink: Sink, options: WorkerOptions) -> None:
+        """See Backend."""
+        self._sink = sink
+        self._options = options
+        self._workers: dict[int, _Worker] = {}
+        self._threads: list[threading.Thread] = []
+        self._news: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
+        self._alarm: SimpleQueue[None] = SimpleQueue()
+
+    def prepare(
+        self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> ThreadCall:
+        """See Backend."""
+        return ThreadCall(fn, args, kwargs)
+
+    def prepare_chunk(self, fn: Callable[..., Any], items: list[Any], star: bool) -> ThreadChunk:
+        """See Backend."""
+        return ThreadChunk(fn, items, star)
+
+    def start(self, worker: int) -> None:
+        """See Backend."""
+        state = self._workers[worker] = _Worker(worker)
+        self._news.append((self._launch, (state,)))
+
+    def send(self, worker: int, parcels: Sequence[Parcel]) -> None:
+        """See Backend."""
+        state = self._workers.get(worker)
+        if state is not None:
+            for parcel in parcels:
+                state.inbox.put(parcel)
+
+    def take_back(self, worker: int, task: int, offset: int) -> list[tuple[int, int, int]]:
+        """See Backend."""
+        state = self._workers.get(worker)
+        if state is None:
+            return []
+        waiting: list[Any] = []
+        with contextlib.suppress(Empty):
+            while True:
+                waiting.append(state.inbox.get_nowait())
+        taken: list[tuple[int, int, int]] = []
+        # Where the cut is not in the inbox, it was started: all that waits is behind it.
+        found = next((i for i, one in enumerate(waiting) if _is(one, task)), -1)
+        if found < 0:
+            taken += self._cut_chunk(state, task, offset)
+        for place, one in enumerate(waiting):
+            if not isinstance(one, Parcel) or place < found:
+                state.inbox.put(one)
+                continue
+            cut = one.lo
+            if place == found and offset > one.lo:
+                cut = offset
+                state.inbox.put(one._replace(hi=offset))
+            taken.append((one.task, one.attempt, cut))
+        self._answer_for(state)
+        return taken
+
+    @staticmethod
+    def _cut_chunk(state: _Worker, task: int, offset: int) -> list[tuple[int, int, int]]:
+        """Take the calls of the current chunk that have not started, from `offset` on."""
+        current_chunk = state.remaining
+        if current_chunk is None:
+            return []
+        parcel, offsets = current_chunk
+        least = offset if parcel.task == task else 0
+        first = -1
+        with contextlib.suppress(IndexError):
+            # Look before taking: what was taken could not be put back, for the worker may have
+            # found the deque empty meanwhile, and gone on. Only we take from this end, so what
+            # is seen is what is popped, or the worker was faster, and nothing is left.
+            while offsets[-1] >= least:
+                first = offsets.pop()
+        return [(parcel.task, parcel.attempt, first)] if first >= 0 else []
+
+    def inspect(self, worker: int) -> Running | None:
+        """See Backend."""
+        state = self._workers.get(worker)
+        try:
+            return state.cell[0] if state is not None else None
+        except IndexError:
+            return None
+
+    def retire(self, worker: int) -> None:
+        """See Backend."""
+        state = self._workers.get(worker)
+        if state is not None:
+            state.inbox.put(_LEAVE)
+
+    def kill(self, worker: int, how: str) -> None:
+        """See Backend."""
+        state = self._workers.get(worker)
+        if state is None:
+            return
+        try:
+            running = state.cell.pop()
+        except IndexError:
+            state.inbox.put(_LEAVE)  # it is between calls: it answers, and leaves by itself
+            return
+        del self._workers[worker]
+        state.inbox.put(_LEAVE)
+        self._answer_for(state)
+        self._news.append((self._sink.died, (worker, Death(how, running))))
+
+    def flush(self) -> None:
+        """See Backend."""
+        while True:
+            try:
+                action, args = self._news.popleft()
+            except IndexError:
+                return
+            action(*args)
+
+    def wait(self, timeout: float | None) -> None:
+        """See Backend."""
+        with contextlib.suppress(Empty):
+            self._alarm.get(timeout=timeout)
+            while True:
+                self._alarm.get_nowait()
+
+    def wake(self) -> None:
+        """See Backend. Also safe in finalisers: ``SimpleQueue.put`` is reentrant."""
+        self._alarm.put(None)
+        for state in list(self._workers.values()):
+            state.inbox.put(_NUDGE)
+
+    def close(self) -> None:
+        """See Backend."""
+
+    def join(self) -> None:
+        """See Backend. Threads that were written off are not waited for."""
+        for thread in self._threads:
+            if thread is not threading.current_thread():
+                thread.join()
+        self._threads.clear()
+
+    # -- in the worker ---------------------------------------------------------------------------
+
+    def _launch(self, state: _Worker) -> None:
+        thread = threading.Thread(
+            target=self._work,
+            args=(state,),
+            name=f"{self._options.name}-{state.number}",
+            daemon=True,  # what is alive at exit is ended by our own hook, in order
+        )
+        state.thread = thread
+        thread._lightwork_worker = self  # type: ignore[attr-defined]
+        try:
+            thread.start()
+        except RuntimeError as error:
+            self._workers.pop(state.number, None)
+            self._sink.start_failed(state.number, error, fatal=False)
+        else:
+            self._threads.append(thread)
+
+    def _work(self, state: _Worker) -> None:
+        options = self._options
+        if options.initializer is not None:
+            try:
+                options.initializer(*options.initargs)
+            except BaseException as error:
+                self._workers.pop(state.number, None)
+                self._sink.start_failed(state.number, error, fatal=True)
+                return
+        self._sink.ready(state.number)
+        clock = time.monotonic
+        last = clock()
+        inbox = state.inbox
+        while True:
+            parcel = inbox.get()
+            if parcel is _NUDGE:
+                self._sink.nudged()
+                continue
+            if parcel is _LEAVE:
+                break
+            if not (self._one if parcel.hi - parcel.lo == 1 else self._many)(state, parcel):
+                self._forget(state)
+                return  # written off
+            parcel = None  # do not keep the arguments alive while waiting
+            now = clock()
+            if inbox.empty() or now - last >= FLUSH:
+                last = now
+                self._answer_for(state)
+                self.flush()
+        self._answer_for(state)
+        self.flush()
+        if self._workers.pop(state.number, None) is not None:
+            self._sink.died(state.number, Death("retired", None))
+        self._forget(state)
+
+    def _forget(self, state: _Worker) -> None:
+        with contextlib.suppress(ValueError):
+            self._threads.remove(threading.current_thread())
+
+    def _answer_for(self, state: _Worker) -> None:
+        """Note the worker's answers for the sink; whoever comes first takes them."""
+        answers: list[Result] = []
+        with contextlib.suppress(IndexError):
+            while True:
+                answers.append(state.answers.popleft())
+        if answers:
+            self._news.append((self._sink.results, (state.number, answers)))
+
+    def _one(self, state: _Worker, parcel: Parcel) -> bool:
+        """Run a parcel of one call. False: this thread was written off meanwhile."""
+        task, attempt, lo, hi, base, index, call, _, _, _ = parcel
+        started = time.monotonic()
+        state.cell.append(Running(task, attempt, lo, started))
+        current.enter(index + base + lo, attempt, state.number, task)
+        errors: dict[int, BaseException] | None = None
+        value = None
+        try:
+            value = call.run(base + lo)
+        except BaseException as error:
+            errors = {lo: error}
+        try:
+            state.cell.pop()
+        except IndexError:
+            return False
+        state.answers.append(
+            Result(
+                task, attempt, lo, hi, (value,), errors, started, time.monotonic() - started
+            )
+        )
+        return True
+
+    def _many(self, state: _Worker, parcel: Parcel) -> bool:
+        """Run a parcel of several calls; they may be taken from its right end meanwhile."""
+        offsets = deque(range(parcel.lo, parcel.hi))
+        state.remaining = (parcel, offsets)
+        last = time.monotonic()
+        try:
+            while True:
+                try:
+                    offset = offsets.popleft()
+                except IndexError:
+                    return True
+                if not self._one(state, parcel._replace(lo=offset, hi=offset + 1)):
+                    return False
+                now = time.monotonic()
+                if now - last >= FLUSH:
+                    last = now
+                    self._answer_for(state)
+                    self.flush()
+        finally:
+            state.remaining = None
+
+
+def _is(parcel: Any, task: int) -> bool:
+    return isinstance(parcel, Parcel) and parcel.task == task

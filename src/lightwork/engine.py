@@ -1,0 +1,682 @@
+"""The engine: the one place with a lock, a thread and a clock.
+
+It tells the scheduler what happened, and carries out what the scheduler decides. The thread
+that has an event handles it: ``submit`` writes to an idle worker itself, a worker thread
+resolves its own future, and one *pump* thread waits for everything else (answers of processes,
+deaths, deadlines). Nothing polls.
+
+How a method works, always in this order:
+
+1. under the lock: feed an event to the scheduler, carry out its commands. Commands that would
+   block or run the user's code are only noted.
+2. without the lock: ``backend.flush()`` writes what was queued, then outcomes are *settled*:
+   futures get their results, which runs their callbacks.
+
+Guarantees: no user code runs under the lock; every accepted call is settled exactly once; when
+the lock's holder is hit by an asynchronous exception (Ctrl-C in the main thread), the state may
+be half changed, so the engine is aborted at once rather than left to hang.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import random
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol
+
+from . import blame
+from .backends.base import Backend, Death, Parcel, Result, WorkerOptions
+from .core import commands as do
+from .core import events as ev
+from .core.retry import FamilyPolicy
+from .core.scheduler import Scheduler, Statistics
+from .errors import PoolClosed, TaskKilled
+from .options import TaskOptions
+
+__all__ = ["Engine", "Target"]
+
+TINY = 20e-6
+"""Calls expected to be shorter than this many seconds may be answered in groups."""
+
+
+class Target(Protocol):
+    """Where outcomes go: a future, or a chunk of a map. Offsets count in the target."""
+
+    def _settle(
+        self,
+        lo: int,
+        values: Sequence[Any],
+        errors: dict[int, BaseException] | None,
+        run: tuple[int, int | None, float, float],
+        now: float,
+    ) -> None: ...
+
+    def _cancelled(self, lo: int, hi: int) -> None: ...
+
+    def _carved(self, task: int) -> None: ...
+
+    def _describe(self, offset: int) -> tuple[Callable[..., Any], object, int]: ...
+
+
+class _Entry:
+    """A task, on the engine's side: what the scheduler is not to know."""
+
+    __slots__ = ("base", "call", "family", "index", "open", "target", "worker")
+
+    def __init__(
+        self, call: Any, target: Target, family: int, index: int, base: int, calls: int
+    ) -> None:
+        self.call = call
+        self.target = target
+        self.family = family
+        self.index = index  # of call 0 of `call`
+        self.base = base  # offset 0 of the task is call number `base` of `call`
+        self.open = calls  # calls that have no outcome yet
+        self.worker: int | None = None
+
+
+class Engine:
+    """Runs tasks on one backend."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        options: WorkerOptions,
+        *,
+        workers: int,
+        max_tasks_per_child: int | None = None,
+        idle_timeout: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._backend = self.backend = backend
+        self._options = options
+        self._clock = clock
+        self._scheduler = Scheduler(
+            workers=workers,
+            random=random.Random(options.seed),
+            max_tasks_per_child=max_tasks_per_child,
+            idle_timeout=idle_timeout,
+            can_kill=backend.can_kill,
+        )
+        self._lock = threading.RLock()  # an RLock, since the collector may run us inside us
+        self._entries: dict[int, _Entry] = {}
+        self._families: dict[int, TaskOptions] = {}
+        self._submitted = 0
+        self._todo: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
+        self._deaths: dict[int, Death] = {}
+        self._alive: dict[int, None] = {}
+        self._failing: tuple[_Entry, Result, int] | None = None
+        self._arrived: Sequence[tuple[_Entry, Result, set[int] | None]] = ()
+        self._closed: str | None = None  # why no more tasks are taken
+        self._broken: BaseException | None = None
+        self._start_error: tuple[BaseException, bool] | None = None
+        self._aborted = False
+        self._close_wanted = False
+        self._finished = threading.Event()
+        self._pump_thread: threading.Thread | None = None
+        self._wake_at = math.inf  # what the pump sleeps until
+        self._carry = {
+            do.Start: self._start,
+            do.Send: self._send,
+            do.Resolve: self._resolve,
+            do.Carve: self._carve,
+            do.Ended: self._ended,
+            do.Retrying: self._retrying,
+            do.TakeBack: self._take_back,
+            do.Inspect: self._inspect,
+            do.Kill: self._kill,
+            do.Retire: self._retire,
+            do.Broken: self._break,
+            do.Done: self._done,
+        }
+        backend.open(self, options)
+        _engines.add(self)
+
+    # -- for the pool ----------------------------------------------------------------------------
+
+    @property
+    def closed(self) -> bool:
+        """Whether no more tasks are taken."""
+        return self._closed is not None
+
+    def check_open(self) -> None:
+        """Raise PoolClosed or PoolBroken when no more tasks are taken."""
+        if self._closed is not None:
+            self._refuse()
+
+    def add_family(self, options: TaskOptions) -> int:
+        """Register the tasks of one function under one policy; return their family."""
+        retry = options.retry
+        on = retry.on if retry else ()
+        attempts = retry.attempts if retry else 1
+        if options.on_crash == "retry":
+            crashed = attempts if retry else 3
+        elif options.on_crash == "raise":
+            crashed = 1
+        else:
+            crashed = attempts if retry and _matches("WorkerCrashed", on) else 1
+        policy = FamilyPolicy(
+            timeout=options.timeout if self._backend.keeps_time else None,
+            attempts_failed=attempts,
+            attempts_crashed=crashed,
+            attempts_timed_out=attempts if retry and _matches("TaskTimeout", on) else 1,
+            backoff=retry.backoff if retry else None,
+            priority=options.priority,
+            exact=options.exact,
+        )
+        with self._lock:
+            family = self._scheduler.add_family(policy)
+            self._families[family] = options
+        return family
+
+    def chunk_calls(self, family: int) -> int:
+        """How many calls a map should put into its next task."""
+        return self._scheduler.chunk_calls(family)
+
+    def expected(self, family: int) -> float | None:
+        """Seconds that a call of this family is expected to take; None while unknown."""
+        return self._scheduler.expected(family)
+
+    def submit(self, call: Any, target: Target, family: int, index: int | None = None) -> int:
+        """Accept a task; return its number. Raises PoolClosed and PoolBroken."""
+        with self._lock:
+            if self._closed is not None:
+                self._refuse()
+            scheduler = self._scheduler
+            task = scheduler.new_task()
+            if index is None:
+                index = self._submitted
+                self._submitted += 1
+                target._index = index  # type: ignore[attr-defined]
+            target._task = task  # type: ignore[attr-defined]
+            calls = call.calls
+            self._entries[task] = _Entry(call, target, family, index, 0, calls)
+            try:
+                commands = scheduler.handle(ev.Submitted(task, family, calls), self._clock())
+                if not commands:
+                    return task
+                self._carry_out(commands)
+            except BaseException as error:
+                self._damaged(error)
+                raise
+            todo = self._leave()
+        self._after(todo)
+        return task
+
+    def cancel(self, tasks: Iterable[int]) -> None:
+        """Let these tasks not start, as far as they have not."""
+        self._say(*[ev.CancelAsked(task) for task in tasks])
+
+    def kill(self, task: int) -> bool:
+        """End a task even while it runs; return False if it has ended, or never was."""
+        with self._lock:
+            if task not in self._entries:
+                return False
+        self._say(ev.KillAsked(task))
+        return True
+
+    def is_running(self, task: int) -> bool:
+        """Whether a worker is at this task now."""
+        with self._lock:
+            entry = self._entries.get(task)
+            if entry is None or entry.worker is None or entry.worker not in self._alive:
+                return False
+            running = self._backend.inspect(entry.worker)
+            return running is not None and running.task == task
+
+    def resize(self, workers: int) -> None:
+        """Hold this many workers from now on."""
+        self._say(ev.ResizeAsked(workers))
+
+    def statistics(self) -> Statistics:
+        """What is going on now."""
+        with self._lock:
+            return self._scheduler.statistics()
+
+    def close(self, *, cancel: bool, why: str = "the pool was shut down") -> None:
+        """Take no more tasks; end when what was accepted has ended. Does not wait."""
+        with self._lock:
+            if self._closed is None:
+                self._closed = why
+        if not self._aborted:
+            self._say(ev.CloseAsked(cancel))
+
+    def drop(self) -> None:
+        """The pool was forgotten: close soon. Safe in a finaliser, whatever thread it hit."""
+        self._close_wanted = True
+        self._backend.wake()
+
+    def abort(self, why: str) -> None:
+        """End everything now: kill all workers, whatever they do. Does not wait.
+
+        Does not depend on the scheduler, whose state an interrupt may have left half changed.
+        """
+        with self._lock:
+            self._closed = self._closed or why
+            if self._aborted or self._finished.is_set():
+                return
+            self._aborted = True
+            entries, self._entries = self._entries, {}
+            for entry in entries.values():
+                if entry.worker is None:
+                    self._todo.append((entry.target._cancelled, (entry.base, entry.base + 1)))
+                else:
+                    error = TaskKilled(f"{why}, and its workers were ended")
+                    self._note_error(entry, 0, entry.open, error, 1, entry.worker)
+            for worker in list(self._alive):
+                self._backend.kill(worker, "killed")
+            if not self._alive:
+                self._done(do.Done())
+            todo = self._leave()
+        self._after(todo)
+        self._backend.wake()
+
+    def wait_finished(self, timeout: float | None = None) -> bool:
+        """Wait until the engine has ended; at once from a thread that it needs itself."""
+        me = threading.current_thread()
+        if me is self._pump_thread or getattr(me, "_lightwork_worker", None) is self._backend:
+            return self._finished.is_set()
+        if not self._finished.wait(timeout):
+            return False
+        pump = self._pump_thread
+        if pump is not None:
+            pump.join()
+        self._backend.join()
+        return True
+
+    # -- what the backend says (Sink) ----------------------------------------------------------------
+
+    def ready(self, worker: int) -> None:
+        """See Sink."""
+        self._say(ev.Ready(worker))
+
+    def start_failed(self, worker: int, error: BaseException, *, fatal: bool) -> None:
+        """See Sink."""
+        with self._lock:
+            self._alive.pop(worker, None)
+            self._start_error = (error, fatal)
+        self._gone(worker, ev.StartFailed(worker, fatal))
+
+    def died(self, worker: int, death: Death) -> None:
+        """See Sink."""
+        with self._lock:
+            self._alive.pop(worker, None)
+            self._deaths[worker] = death
+        self._gone(worker, ev.Died(worker, death.running, death.how))
+
+    def results(self, worker: int, results: Sequence[Result]) -> None:
+        """See Sink."""
+        answers: list[ev.Answer] = []
+        arrived: list[tuple[_Entry, Result, set[int] | None]] = []
+        seconds, calls = 0.0, 0
+        with self._lock:
+            entries = self._entries
+            try:
+                for result in results:
+                    task, attempt, lo, hi, _, errors, _, spent = result
+                    entry = entries.get(task)
+                    if entry is None:
+                        continue  # late: its task has ended otherwise
+                    seconds += spent
+                    calls += hi - lo
+                    held = self._offer(worker, entry, result) if errors else None
+                    if held and entry.open == 0:
+                        entries.pop(task, None)
+                    answers.append(ev.Answer(task, attempt, hi))
+                    arrived.append((entry, result, held))
+                self._arrived = arrived
+                self._handle(ev.Answered(worker, answers, seconds, calls))
+                self._arrived = ()
+            except BaseException as error:
+                self._damaged(error)
+                raise
+            todo = self._leave()
+        self._after(todo)
+
+    def nudged(self) -> None:
+        """See Sink."""
+        if self._close_wanted and self._closed is None:
+            self.close(cancel=False, why="the pool was dropped")
+
+    # -- handling ---------------------------------------------------------------------------------------
+
+    def _say(self, *events: ev.Event) -> None:
+        """Feed events, carry out, settle."""
+        with self._lock:
+            if self._aborted:
+                return
+            try:
+                for event in events:
+                    self._handle(event)
+            except BaseException as error:
+                self._damaged(error)
+                raise
+            todo = self._leave()
+        self._after(todo)
+
+    def _gone(self, worker: int, event: ev.Event) -> None:
+        """A worker is gone: in an orderly life the scheduler hears it, else we count."""
+        if not self._aborted:
+            self._say(event)
+            self._deaths.pop(worker, None)
+            return
+        with self._lock:
+            if not self._alive and not self._finished.is_set():
+                self._done(do.Done())
+            todo = self._leave()
+        self._after(todo)
+
+    def _handle(self, event: ev.Event) -> None:
+        """Locked. One event, and all that follows from it."""
+        self._carry_out(self._scheduler.handle(event, self._clock()))
+
+    def _carry_out(self, commands: Iterable[do.Command]) -> None:
+        """Locked. In order; what a command is answered with comes behind what was decided before."""
+        waiting: deque[do.Command] = deque(commands)
+        carry = self._carry
+        while waiting:
+            command = waiting.popleft()
+            reply = carry[type(command)](command)  # type: ignore[operator]
+            if reply is not None:
+                waiting.extend(self._scheduler.handle(reply, self._clock()))
+
+    def _leave(self) -> list[tuple[Callable[..., None], tuple[Any, ...]]]:
+        """Locked. Before the lock is released: see to the next deadline, take what is to settle."""
+        if not self._aborted:
+            deadline = self._scheduler.next_deadline()
+            if deadline is not None and deadline < self._wake_at:
+                self._wake_at = deadline
+                if self._pump_thread is None:
+                    self._start_pump()
+                else:
+                    self._backend.wake()
+        todo = self._todo
+        if todo:
+            self._todo = []
+        return todo
+
+    def _after(self, todo: list[tuple[Callable[..., None], tuple[Any, ...]]]) -> None:
+        """Free. Write what was queued, then hand out outcomes."""
+        self._backend.flush()
+        for action, args in todo:
+            action(*args)
+
+    def _damaged(self, error: BaseException) -> None:
+        """Something escaped while the state was being changed: nothing may wait for it now."""
+        interrupted = isinstance(error, (KeyboardInterrupt, SystemExit))
+        self.abort("the pool was interrupted" if interrupted else f"internal error: {error!r}")
+
+    def _refuse(self) -> None:
+        if self._broken is not None:
+            raise self._broken
+        raise PoolClosed(f"{self._closed}: it takes no more tasks")
+
+    # -- commands ------------------------------------------------------------------------------------------
+
+    def _start(self, command: do.Start) -> None:
+        self._alive[command.worker] = None
+        if self._backend.has_pump and self._pump_thread is None:
+            self._start_pump()
+        self._backend.start(command.worker)
+
+    def _send(self, command: do.Send) -> None:
+        worker = command.worker
+        entries, families = self._entries, self._families
+        known = -1
+        tiny = timed = exact = False
+        parcels = []
+        for task, attempt, lo, hi in command.parts:
+            entry = entries[task]
+            entry.worker = worker
+            family = entry.family
+            if family != known:
+                known = family
+                options = families[family]
+                mean = self._scheduler.expected(family)
+                tiny = mean is not None and mean < TINY and not options.exact
+                timed, exact = options.timeout is not None, options.exact
+            parcels.append(
+                Parcel(
+                    task, attempt, lo, hi, entry.base, entry.index, entry.call, timed, tiny, exact
+                )
+            )
+        self._backend.send(worker, parcels)
+
+    def _resolve(self, command: do.Resolve) -> None:
+        arrived = self._arrived
+        if len(command.answers) != len(arrived):
+            wanted = {(answer.task, answer.attempt, answer.upto) for answer in command.answers}
+            arrived = [one for one in arrived if (one[1].task, one[1].attempt, one[1].hi) in wanted]
+        entries, todo, now = self._entries, self._todo, self._clock()
+        for entry, result, held in arrived:
+            entry.open -= result.hi - result.lo - (len(held) if held else 0)
+            if entry.open <= 0:
+                entries.pop(result.task, None)
+            if held is None and result.errors is None:
+                run = (result.attempt, entry.worker, result.started, result.seconds)
+                todo.append(
+                    (entry.target._settle, (entry.base + result.lo, result.values, None, run, now))
+                )
+            else:
+                todo.append((self._settle_mixed, (entry, result, held, now)))
+
+    def _settle_mixed(
+        self, entry: _Entry, result: Result, held: set[int] | None, now: float
+    ) -> None:
+        """Free. Settle a result that has errors, or calls that are run again."""
+        errors = result.errors or {}
+        base, run = entry.base, (result.attempt, entry.worker, result.started, result.seconds)
+        skip = held or set()
+        start = result.lo
+        for stop in [*sorted(skip), result.hi]:
+            if start < stop:
+                mine = {base + at: errors[at] for at in errors if start <= at < stop}
+                for at, error in mine.items():
+                    fn, what, index = entry.target._describe(at)
+                    blame.annotate(error, fn, what, index, result.attempt, entry.worker)
+                values = result.values[start - result.lo : stop - result.lo]
+                entry.target._settle(base + start, values, mine or None, run, now)
+            start = stop + 1
+
+    def _offer(self, worker: int, entry: _Entry, result: Result) -> set[int] | None:
+        """Locked. Ask the scheduler about each error that the policy may retry."""
+        retry = self._families[entry.family].retry
+        errors = result.errors
+        if retry is None or not errors:
+            return None
+        held = set()
+        for offset in sorted(errors):
+            if isinstance(errors[offset], retry.on):
+                self._failing = (entry, result, offset)
+                self._handle(ev.Failed(worker, result.task, result.attempt, offset))
+                self._failing = None
+                held.add(offset)
+        return held or None
+
+    def _carve(self, command: do.Carve) -> None:
+        task, new, lo, hi = command
+        entry = self._entries[task]
+        part = _Entry(entry.call, entry.target, entry.family, entry.index, entry.base + lo, hi - lo)
+        self._entries[new] = part
+        entry.open -= hi - lo
+        if entry.open <= 0 and self._failing is None:
+            self._entries.pop(task, None)
+        entry.target._carved(new)
+
+    def _ended(self, command: do.Ended) -> None:
+        task, attempt, lo, hi, how, worker = command
+        entry = self._entries.get(task)
+        if entry is None:
+            return
+        entry.open -= hi - lo
+        if entry.open <= 0:
+            self._entries.pop(task, None)
+        if how == "cancelled":
+            self._todo.append((entry.target._cancelled, (entry.base + lo, entry.base + hi)))
+            return
+        if how == "failed" and self._failing is not None:
+            _, result, offset = self._failing
+            one = Result(
+                task,
+                attempt,
+                offset,
+                offset + 1,
+                (None,),
+                {offset: (result.errors or {})[offset]},
+                result.started,
+                result.seconds,
+            )
+            self._todo.append((self._settle_mixed, (entry, one, None, self._clock())))
+            return
+        if how == "broken":
+            error: BaseException = self._why_broken()
+            self._note_error(entry, lo, hi, error, attempt, worker)
+            return
+        death = self._deaths.get(worker) if worker is not None else None
+        options = self._families[entry.family]
+        for offset in range(lo, hi):
+            fn, what, index = entry.target._describe(entry.base + offset)
+            error = blame.ended(
+                how,
+                death,
+                fn,
+                what,
+                index,
+                attempt,
+                timeout=options.timeout,
+                memory_limit=self._options.memory_limit,
+            )
+            self._note_error(entry, offset, offset + 1, error, attempt, worker)
+
+    def _note_error(
+        self, entry: _Entry, lo: int, hi: int, error: BaseException, attempt: int, worker: int | None
+    ) -> None:
+        """Locked. The calls `lo` to `hi` end with `error`."""
+        first = entry.base + lo
+        errors = {first + at: error for at in range(hi - lo)}
+        run = (attempt, worker, 0.0, 0.0)
+        self._todo.append(
+            (entry.target._settle, (first, [None] * (hi - lo), errors, run, self._clock()))
+        )
+
+    def _retrying(self, command: do.Retrying) -> None:
+        """A hook for the run's report; the scheduler keeps the count."""
+
+    def _take_back(self, command: do.TakeBack) -> ev.TakenBack:
+        taken = self._backend.take_back(command.worker, command.task, command.offset)
+        return ev.TakenBack(command.worker, taken)
+
+    def _inspect(self, command: do.Inspect) -> ev.Seen:
+        return ev.Seen(command.worker, self._backend.inspect(command.worker))
+
+    def _kill(self, command: do.Kill) -> None:
+        self._backend.kill(command.worker, command.how)
+
+    def _retire(self, command: do.Retire) -> None:
+        self._backend.retire(command.worker)
+
+    def _why_broken(self) -> BaseException:
+        if self._broken is None:
+            error, fatal = self._start_error or (None, False)
+            self._broken = blame.broken(error, initializer=fatal)
+            self._closed = "the pool is broken"
+        return self._broken
+
+    def _break(self, command: do.Broken) -> None:
+        self._why_broken()
+
+    def _done(self, command: do.Done) -> None:
+        if self._pump_thread is None:
+            self._todo.append((self._end, ()))
+        else:
+            self._aborted = True  # nothing more to decide; the pump ends
+            self._backend.wake()
+            self._pump_may_end = True
+
+    def _end(self) -> None:
+        """Free. Nothing is left."""
+        self._backend.close()
+        self._finished.set()
+
+    # -- the pump ----------------------------------------------------------------------------------------------
+
+    _pump_may_end = False
+
+    def _start_pump(self) -> None:
+        self._pump_thread = threading.Thread(
+            target=self._pump, name=f"{self._options.name}-pump", daemon=True
+        )
+        self._pump_thread.start()
+
+    def _pump(self) -> None:
+        """Wait for whatever comes next, until the engine is done."""
+        backend = self._backend
+        while True:
+            try:
+                self.nudged()
+                with self._lock:
+                    if self._pump_may_end:
+                        break
+                    deadline = None if self._aborted else self._scheduler.next_deadline()
+                    now = self._clock()
+                    due = deadline is not None and deadline <= now
+                    self._wake_at = math.inf if deadline is None else deadline
+                if due:
+                    self._say(ev.Tick())
+                else:
+                    backend.wait(None if deadline is None else deadline - now)
+            except Exception as error:
+                self._report(error)
+        self._end()
+
+    def _report(self, error: Exception) -> None:
+        """A bug of ours in the pump: say so, end the pool, hang nobody."""
+        import sys
+        import traceback
+
+        print("lightwork: internal error in the pump; the pool is ended", file=sys.stderr)
+        traceback.print_exception(error)
+        if self._aborted:
+            self._pump_may_end = True  # a second one: there is nothing left to save
+        self.abort(f"internal error: {error!r}")
+
+
+def _matches(name: str, on: Any) -> bool:
+    """Whether the error of ours with this name is one that `on` names."""
+    from . import errors
+
+    return issubclass(getattr(errors, name), on)
+
+
+# -- forks ---------------------------------------------------------------------------------------------------
+
+_engines: weakref.WeakSet[Engine] = weakref.WeakSet()
+
+
+def live_engines() -> list[Engine]:
+    """The engines that have not ended."""
+    return [engine for engine in list(_engines) if not engine._finished.is_set()]
+
+
+def _after_fork_in_child() -> None:
+    """The user's code forked: the child has our objects, but none of our threads.
+
+    Its copies of the engines must not touch the parent's workers, nor wait for anything.
+    """
+    parent = os.getppid()
+    for engine in list(_engines):
+        engine._lock = threading.RLock()  # the old one may be held by a thread that is not here
+        engine._closed = f"this pool belongs to process {parent}, which forked this one"
+        engine._aborted = True
+        engine._pump_thread = None
+        engine._finished = threading.Event()
+        engine._finished.set()
+    _engines.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,174 @@
+"""Every error that lightwork itself raises.
+
+The user's own exceptions arrive as themselves; these are for what happens around them. They
+are cut by meaning: *you* asked for something that cannot be, the *world* broke a task, or
+*we* have a bug.
+
+::
+
+    LightworkError
+    ├── PoolClosed          (also RuntimeError)       you: the pool was shut down
+    ├── PoolBroken          (also BrokenExecutor)     world: no worker can be started at all
+    ├── CannotPickle        (also pickle.PicklingError)    you: this cannot travel to a process
+    ├── CannotUnpickle      (also pickle.UnpicklingError)  you: it travelled, and cannot be rebuilt
+    ├── TaskTimeout         (also TimeoutError)       the task's time limit passed
+    ├── TaskKilled                                    you: Future.kill() ended it while it ran
+    ├── WorkerCrashed       (also BrokenProcessPool)  world: the worker died under the task
+    │   └── MemoryLimitExceeded (also MemoryError)    the task went over Pool(memory_limit=)
+    ├── RemoteError                                   stands in for an exception that cannot travel
+    ├── OwnerDied                                     world: the holder of a lock is gone
+    ├── DeadlockError       (also RuntimeError)       you: these wait for each other in a circle
+    ├── MissingExtra        (also ImportError)        you: an optional part is not installed
+    └── InternalError       (also RuntimeError)       we: a bug of ours, with the story
+
+``WorkerCrashed`` is charged to the one task that its worker was running; the pool goes on.
+``PoolBroken`` ends the pool.
+"""
+
+from __future__ import annotations
+
+import pickle
+from concurrent.futures import BrokenExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any
+
+__all__ = [
+    "CannotPickle",
+    "CannotUnpickle",
+    "DeadlockError",
+    "InternalError",
+    "LightworkError",
+    "MemoryLimitExceeded",
+    "MissingExtra",
+    "OwnerDied",
+    "PoolBroken",
+    "PoolClosed",
+    "RemoteError",
+    "TaskKilled",
+    "TaskTimeout",
+    "WorkerCrashed",
+]
+
+
+def _rebuild(cls: type[LightworkError], args: tuple[Any, ...], state: dict[str, Any]) -> LightworkError:
+    """Rebuild an error without calling its ``__init__``, so that any signature may travel."""
+    error = cls.__new__(cls, *args)
+    error.args = args
+    error.__dict__.update(state)
+    return error
+
+
+class LightworkError(Exception):
+    """The base of every error that lightwork raises."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), self.args, dict(self.__dict__))
+
+
+class PoolClosed(LightworkError, RuntimeError):
+    """The pool was shut down, so it takes no more tasks.
+
+    Its sibling ``PoolBroken`` means that nobody asked for the end.
+    """
+
+
+class PoolBroken(LightworkError, BrokenExecutor):
+    """Workers cannot be started at all: the initializer fails, or the system refuses.
+
+    The cause (``__cause__``) is the initializer's exception or the system's. One worker's death
+    never raises this: that is ``WorkerCrashed``, charged to one task.
+    """
+
+
+class CannotPickle(LightworkError, pickle.PicklingError):
+    """A function, argument or result cannot be pickled; the message names the part."""
+
+
+class CannotUnpickle(LightworkError, pickle.UnpicklingError):
+    """A function, argument or result was pickled, and cannot be rebuilt on the other side."""
+
+
+class TaskTimeout(LightworkError, TimeoutError):
+    """The task ran longer than its time limit, and was ended.
+
+    Attributes:
+        timeout: the limit, in seconds.
+    """
+
+    timeout: float | None = None
+
+
+class TaskKilled(LightworkError):
+    """The task was running when ``Future.kill()`` ended it."""
+
+
+class WorkerCrashed(LightworkError, BrokenProcessPool):
+    """A worker process died while it ran this task; the pool itself goes on.
+
+    Attributes:
+        pid: the process id of the worker.
+        signal: the name of the signal that ended it (``"SIGSEGV"``), or None.
+        exitcode: its exit code; negative for a signal; None when nobody could know.
+        function: the name of the task's function.
+        index: the position of the call in its map, or the number of the submission.
+        arguments: the arguments, shortened, as text.
+        attempt: which attempt of the task it was, from 1.
+        peak_memory: the most memory that the worker ever held, in bytes, or None.
+        oom_killed: whether the kernel's out-of-memory killer was at work, or None if unknown.
+        traceback: the Python stacks at a fatal signal (by ``faulthandler``), or "".
+    """
+
+    pid: int | None = None
+    signal: str | None = None
+    exitcode: int | None = None
+    function: str | None = None
+    index: int | None = None
+    arguments: str | None = None
+    attempt: int = 1
+    peak_memory: int | None = None
+    oom_killed: bool | None = None
+    traceback: str = ""
+
+
+class MemoryLimitExceeded(WorkerCrashed, MemoryError):
+    """The task's worker went over ``Pool(memory_limit=)``, and was ended.
+
+    Attributes:
+        limit: the limit, in bytes.
+        used: the resident memory that was seen, in bytes.
+    """
+
+    limit: int | None = None
+    used: int | None = None
+
+
+class RemoteError(LightworkError):
+    """Stands in for an exception that cannot travel between processes.
+
+    Attributes:
+        type_name: the full name of the original exception's type.
+        text: its ``str()``.
+        traceback: the remote traceback, as text.
+        attributes: the attributes that could be carried over; the others as their ``repr()``.
+    """
+
+    type_name: str = ""
+    text: str = ""
+    traceback: str = ""
+    attributes: dict[str, Any]
+
+
+class OwnerDied(LightworkError):
+    """The process or thread that held a shared lock died; the lock is yours now."""
+
+
+class DeadlockError(LightworkError, RuntimeError):
+    """These wait for each other in a circle; the message says who holds what."""
+
+
+class MissingExtra(LightworkError, ImportError):
+    """An optional part is not installed; the message names the extra to install."""
+
+
+class InternalError(LightworkError, RuntimeError):
+    """A bug in lightwork; the message tells the story that led to it. Please report it."""

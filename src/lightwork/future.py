@@ -1,0 +1,153 @@
+"""The future of one call, and what is known of a call that failed."""
+
+from __future__ import annotations
+
+import concurrent.futures
+from collections.abc import Callable, Generator
+from concurrent.futures._base import PENDING, RUNNING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from .engine import Engine
+
+__all__ = ["Failure", "Future", "TaskInfo"]
+
+
+class TaskInfo(NamedTuple):
+    """How a call went: ``Future.info``. Times are in seconds on ``time.monotonic()``."""
+
+    attempts: int
+    """How often it was run, as far as it is known by now."""
+    worker: int | None
+    """The number of the worker that ran it last, counted from 1 in each pool."""
+    submitted: float
+    """When it was accepted."""
+    started: float | None
+    """When its last attempt started; None where nobody noted it (very short calls)."""
+    finished: float | None
+    """When its outcome reached the caller's process; None while it has none."""
+    seconds: float | None
+    """How long its last attempt worked; for very short calls the mean of its group."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Stands in the place of a result where ``on_error="return"`` was asked for.
+
+    Args:
+        exception: the error, as ``on_error="raise"`` would have raised it.
+        item: the item of the map; a tuple where the map had several iterables.
+        index: the position of the item, from 0.
+        attempts: how often the call was run.
+        worker: the number of the worker that ran it last, or None if it never ran.
+    """
+
+    exception: BaseException
+    item: Any
+    index: int
+    attempts: int
+    worker: int | None
+
+    def __bool__(self) -> bool:
+        """A failure is false, so that ``filter(None, results)`` drops it."""
+        return False
+
+
+class Future(concurrent.futures.Future[Any]):
+    """A ``concurrent.futures.Future`` that can also be killed, awaited, and asked how it went.
+
+    Futures are made by ``Pool.submit``. All methods may be called from any thread.
+    """
+
+    _engine: Engine | None = None
+    _task: int = -1
+    _index: int = -1
+    _what: tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]] | None = None
+    _submitted: float = 0.0
+    _finished: float | None = None
+    _run: tuple[int, int | None, float, float] | None = None  # attempt, worker, started, seconds
+
+    # -- what the caller may ask ---------------------------------------------------------------
+
+    def cancel(self) -> bool:
+        """Cancel the call if it has not started; return whether it is cancelled now."""
+        engine = self._engine
+        if engine is None:
+            return super().cancel()
+        if self._state in (PENDING, RUNNING):
+            engine.cancel([self._task])
+        return self.cancelled()
+
+    def kill(self) -> bool:
+        """End the call even while it runs; return whether it ended without a result.
+
+        A call that has not started is cancelled. One that runs ends with ``TaskKilled``: its
+        worker process is replaced, and no other task is touched. A thread cannot be ended: it
+        is written off, and goes on unobserved. Waits for the end of the call.
+        """
+        engine = self._engine
+        if engine is None or not engine.kill(self._task):
+            return self.cancel()
+        from .errors import TaskKilled
+
+        return self.cancelled() or isinstance(self.exception(), TaskKilled)
+
+    def running(self) -> bool:
+        """Whether a worker is at this call now."""
+        engine = self._engine
+        if engine is None or self._state != PENDING:
+            return super().running()
+        return engine.is_running(self._task)
+
+    @property
+    def info(self) -> TaskInfo:
+        """How the call went so far."""
+        attempt, worker, started, seconds = self._run or (0, None, 0.0, 0.0)
+        return TaskInfo(
+            attempts=attempt,
+            worker=worker,
+            submitted=self._submitted,
+            started=started or None,
+            finished=self._finished,
+            seconds=seconds if self._run and self._finished is not None else None,
+        )
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        """Wait for the result from a coroutine, without blocking its event loop."""
+        import asyncio
+
+        return asyncio.wrap_future(self).__await__()
+
+    # -- what the engine says ------------------------------------------------------------------
+
+    def _settle(self, lo: int, values: Any, errors: Any, run: Any, now: float) -> None:
+        """Take the outcome. Called once, without any lock of ours."""
+        self._run = run
+        self._finished = now
+        self._engine = self._what = None  # the arguments are not held longer than needed
+        try:
+            if errors:
+                self.set_exception(errors[lo])
+            else:
+                self.set_result(values[0])
+        except concurrent.futures.InvalidStateError:
+            pass  # the user set a result by hand; ours comes too late
+
+    def _cancelled(self, lo: int, hi: int) -> None:
+        """The engine confirms: it was not started, and never will be."""
+        self._engine = self._what = None
+        if super().cancel():
+            self.set_running_or_notify_cancel()
+
+    def _carved(self, task: int) -> None:
+        """Never called: one call is not divided. (A chunk's is.)"""
+
+    def _describe(self, offset: int) -> tuple[Callable[..., Any], object, int]:
+        """The function, its arguments and the index of the call, for the text of an error."""
+        fn, args, kwargs = self._what or (_gone, (), {})
+        return fn, (args, kwargs), self._index
+
+
+def _gone() -> None:
+    """Stands for a function that is no longer held."""

@@ -1,0 +1,1 @@
+"""What a run lets people see of it."""

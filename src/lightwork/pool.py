@@ -1,0 +1,458 @@
+"""``Pool``: the face of it all, and the one place where the parts are put together."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import importlib
+import time
+import weakref
+from collections.abc import AsyncIterator, Callable, Iterable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from . import exits
+from .backends.base import Backend, WorkerOptions
+from .current import Seeded
+from .engine import Engine
+from .errors import CannotPickle
+from .future import Failure, Future
+from .options import TaskOptions, _number, _whole
+from .stream import END, Map, MapOptions, Stream
+
+if TYPE_CHECKING:
+    from .core.scheduler import Statistics
+
+__all__ = ["Pool"]
+
+_BACKENDS = {
+    "processes": "processes:ProcessBackend",
+    "serial": "serial:SerialBackend",
+    "threads": "threads:ThreadBackend",
+}
+KINDS = ("auto", *_BACKENDS)
+ON_ERROR = ("raise", "return", "skip", "group")
+
+
+class _Shared:
+    """What a pool and its views (``Pool.options``) have in common."""
+
+    def __init__(self, engine: Engine, kind: str, workers: int, seed: int | None) -> None:
+        self.engine = engine
+        self.kind = kind
+        self.workers = workers
+        self.seed = seed
+        self.maps = 0
+        self.families: dict[TaskOptions, dict[object, int]] = {}
+        self.caught = 0  # how often `with` caught SIGTERM
+        weakref.finalize(self, engine.drop).atexit = False
+
+
+class Pool(concurrent.futures.Executor):
+    """Runs functions on worker threads, worker processes, or in place.
+
+    A pool is a ``concurrent.futures.Executor``. Use it in a ``with`` statement, which waits for
+    what was submitted and frees everything; a pool that is merely dropped finishes its work in
+    the background. All methods may be called from any thread, and from tasks.
+
+    Args:
+        kind: ``"processes"``, ``"threads"``, ``"serial"`` (in the caller's thread), or
+            ``"auto"``, which for now means processes.
+        max_workers: how many workers at most; None: for processes the CPUs that this process
+            may use (affinity and container quota counted), or its share of them inside a
+            worker; for threads four more than that, at most 32.
+        initializer: called with `initargs` in each worker before its first task. If it fails,
+            the pool is broken, with its error as the cause.
+        max_tasks_per_child: calls after which a worker process is replaced by a fresh one.
+        memory_limit: bytes of resident memory of one worker process; the task that goes over
+            it ends with ``MemoryLimitExceeded``.
+        native_threads: threads of BLAS and OpenMP in each worker process; None: its share of
+            the CPUs.
+        start_method: ``"forkserver"``, ``"spawn"`` or ``"fork"``; None: forkserver.
+        idle_timeout: seconds after which an idle worker leaves; None: never.
+        name: for threads, processes and log lines.
+        seed: makes ``current_task().rng`` available, reproducibly for any number of workers.
+        grace: seconds that running tasks get when SIGTERM arrives in the ``with`` block.
+
+    Raises:
+        ValueError, TypeError: naming the value and what was expected.
+    """
+
+    def __init__(
+        self,
+        kind: str = "auto",
+        max_workers: int | None = None,
+        *,
+        initializer: Callable[..., object] | None = None,
+        initargs: tuple[Any, ...] = (),
+        max_tasks_per_child: int | None = None,
+        memory_limit: int | None = None,
+        native_threads: int | None = None,
+        start_method: str | None = None,
+        idle_timeout: float | None = None,
+        name: str | None = None,
+        seed: int | None = None,
+        grace: float = 10.0,
+    ) -> None:
+        if kind not in KINDS:
+            raise ValueError(f"unknown kind {kind!r}; known: {', '.join(KINDS)}")
+        if initializer is not None and not callable(initializer):
+            raise TypeError(f"initializer must be a callable or None, not {initializer!r}")
+        for what, value in (
+            ("max_workers", max_workers),
+            ("max_tasks_per_child", max_tasks_per_child),
+            ("memory_limit", memory_limit),
+            ("native_threads", native_threads),
+        ):
+            if value is not None:
+                _whole(what, value, least=1)
+        if idle_timeout is not None:
+            _number("idle_timeout", idle_timeout, least=0)
+        if seed is not None:
+            _whole("seed", seed, least=0)
+        self._grace = _number("grace", grace, least=0)
+        if kind == "auto":
+            kind = "processes"
+        workers = _default_workers(kind) if max_workers is None else max_workers
+        if kind == "serial":
+            workers = 2**31  # one for each task that a task waits for; they cost nothing
+        engine = Engine(
+            _load(kind, start_method),
+            WorkerOptions(
+                initializer=initializer,
+                initargs=tuple(initargs),
+                start_method=start_method,
+                native_threads=native_threads,
+                memory_limit=memory_limit,
+                max_workers=workers,
+                name=name or f"lightwork-{kind}",
+                seed=seed,
+            ),
+            workers=workers,
+            max_tasks_per_child=max_tasks_per_child if kind == "processes" else None,
+            idle_timeout=idle_timeout,
+        )
+        self._shared = _Shared(engine, kind, 1 if kind == "serial" else workers, seed)
+        self._use(TaskOptions())
+
+    def _use(self, options: TaskOptions) -> None:
+        self._engine = self._shared.engine
+        self._options = options
+        self._families = self._shared.families.setdefault(options, {})
+
+    # -- submitting ----------------------------------------------------------------------------
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future:
+        """Run ``fn(*args, **kwargs)`` on a worker; return its future at once.
+
+        What cannot be pickled fails its own future with ``CannotPickle``. Changing an argument
+        after submitting it is a race; a large array may be read until its task has started.
+
+        Raises:
+            PoolClosed: after shutdown. PoolBroken: when workers cannot be started.
+        """
+        engine = self._engine
+        future = Future()
+        future._engine = engine
+        future._what = (fn, args, kwargs)
+        future._submitted = time.monotonic()
+        family = self._families.get(getattr(fn, "__code__", fn.__class__))
+        if family is None:
+            family = self._family(fn)
+        if self._shared.seed is not None:
+            fn = Seeded(fn, (self._shared.seed, 0))
+        try:
+            call = engine.backend.prepare(fn, args, kwargs)
+        except CannotPickle as error:
+            engine.check_open()
+            future._settle(0, (None,), {0: error}, None, time.monotonic())
+            return future
+        engine.submit(call, future, family)
+        return future
+
+    def _family(self, fn: Callable[..., Any]) -> int:
+        """The family of a function: calls that are expected to take alike, under our options."""
+        if not callable(fn):
+            raise TypeError(f"fn must be callable, not {fn!r}")
+        code = getattr(fn, "__code__", None)
+        key: object = code
+        if code is None:
+            inner = getattr(fn, "func", fn)
+            code = getattr(inner, "__code__", None)
+            key = (type(fn), code or getattr(inner, "__qualname__", None))
+        families = self._families
+        family = families.get(key)
+        if family is None:
+            if len(families) >= 10_000:  # code made by exec(), without end: share one
+                key = "others"
+            family = families.get(key) or self._engine.add_family(self._options)
+            families[key] = family
+        return family
+
+    def map(  # type: ignore[override]
+        self,
+        fn: Callable[..., Any],
+        /,
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int | None = None,
+        buffersize: int | None = None,
+        ordered: bool = True,
+        on_error: str | Callable[[Failure], object] = "raise",
+        progress: object = False,
+        seed: int | None = None,
+    ) -> Map:
+        """Call `fn` on each item; return an iterator over the results.
+
+        Starts at once, and reads its inputs lazily, a window ahead of the results that were
+        taken, so inputs may be endless. Several iterables are read in step, as by ``map()``.
+
+        Args:
+            timeout: seconds from now until which all results must have been taken.
+            chunksize: items a task; None: as many as calls are measured to want.
+            buffersize: items ahead of the consumer at most; None: about half a second of work.
+            ordered: False: results as they are finished.
+            on_error: ``"raise"`` the first, in its place; ``"return"`` a `Failure` in its
+                place; ``"skip"``; ``"group"``: run all, then raise an ``ExceptionGroup``;
+                or a function of the `Failure`, whose result takes its place.
+            progress: True or a label: a progress bar (tqdm); or an object with ``update(n)``
+                and ``close()``.
+            seed: for ``current_task().rng``; the same items give the same streams.
+
+        Raises:
+            TimeoutError: from the iterator, when `timeout` has passed.
+            PoolClosed, PoolBroken: as `submit`.
+        """
+        stream, bar = self._stream(
+            fn, iterables, timeout, chunksize, buffersize, ordered, on_error, progress, seed
+        )
+        return Map(stream, bar)
+
+    def _stream(
+        self,
+        fn: Callable[..., Any],
+        iterables: tuple[Iterable[Any], ...],
+        timeout: float | None,
+        chunksize: int | None,
+        buffersize: int | None,
+        ordered: bool,
+        on_error: str | Callable[[Failure], object],
+        progress: object,
+        seed: int | None,
+    ) -> tuple[Stream, Any]:
+        self._engine.check_open()
+        if not iterables:
+            raise TypeError("map() needs at least one iterable")
+        if timeout is not None:
+            _number("timeout", timeout, least=-float(2**62))
+        if chunksize is not None:
+            _whole("chunksize", chunksize, least=1)
+        if buffersize is not None:
+            _whole("buffersize", buffersize, least=1)
+        if not callable(on_error) and on_error not in ON_ERROR:
+            raise ValueError(
+                f"on_error must be one of {', '.join(ON_ERROR)} or a callable, not {on_error!r}"
+            )
+        shared = self._shared
+        shared.maps += 1
+        run = fn
+        if seed is not None:
+            run = Seeded(fn, (_whole("seed", seed, least=0),))
+        elif shared.seed is not None:
+            run = Seeded(fn, (shared.seed, shared.maps))
+        star = len(iterables) > 1
+        stream = Stream(
+            self._engine,
+            fn,
+            run,
+            zip(*iterables) if star else iterables[0],
+            star,
+            self._family(fn),
+            MapOptions(ordered, on_error, chunksize, buffersize, timeout),
+            lambda: shared.workers,
+        )
+        bar = None
+        if progress is not False and progress is not None:
+            from .observe.progress import make_bar
+
+            bar = make_bar(progress, iterables)
+            stream.on_progress = bar.update
+        return stream, bar
+
+    async def amap(
+        self,
+        fn: Callable[..., Any],
+        /,
+        *iterables: Iterable[Any],
+        chunksize: int | None = None,
+        buffersize: int | None = None,
+        ordered: bool = True,
+        on_error: str | Callable[[Failure], object] = "raise",
+        progress: object = False,
+        seed: int | None = None,
+    ) -> AsyncIterator[Any]:
+        """As `map`, for ``async for``: waits without blocking the event loop."""
+        import asyncio
+
+        loop = asyncio.get_running_loop()
+        arrived = asyncio.Event()
+        stream, bar = self._stream(
+            fn, iterables, None, chunksize, buffersize, ordered, on_error, progress, seed
+        )
+
+        def tell() -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(arrived.set)
+
+        stream._notify = tell
+        try:
+            while True:
+                arrived.clear()
+                piece = stream.take()
+                if piece is END:
+                    break
+                if piece is None:
+                    await arrived.wait()
+                    continue
+                values, error = stream.outcomes(piece)  # type: ignore[arg-type]
+                for value in values:
+                    yield value
+                if error is not None:
+                    raise error
+            stream.raise_group()
+        finally:
+            stream.close()
+            if bar is not None:
+                bar.close()
+
+    # -- options ----------------------------------------------------------------------------------
+
+    def options(self, **changes: Any) -> Pool:
+        """The same pool with other options for its tasks: see `TaskOptions` for their names."""
+        view = object.__new__(type(self))
+        view._shared = self._shared
+        view._grace = self._grace
+        view._use(self._options.changed(**changes))
+        return view
+
+    @property
+    def kind(self) -> str:
+        """The kind of the workers."""
+        return self._shared.kind
+
+    @property
+    def max_workers(self) -> int:
+        """How many workers there are at most now."""
+        return self._shared.workers
+
+    def resize(self, max_workers: int) -> None:
+        """Grow, or shrink as workers finish what they run. Nothing is lost."""
+        _whole("max_workers", max_workers, least=1)
+        if self._shared.kind != "serial":
+            self._shared.workers = max_workers
+            self._engine.resize(max_workers)
+
+    def statistics(self) -> Statistics:
+        """Counts of tasks and workers, as they are now."""
+        return self._engine.statistics()
+
+    # -- ending -------------------------------------------------------------------------------------
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Take no more tasks, and free everything when what was accepted has ended.
+
+        Args:
+            wait: wait for that; a call from a task or callback of this pool never waits.
+            cancel_futures: cancel what has not started.
+        """
+        engine = self._engine
+        engine.close(cancel=cancel_futures)
+        if wait:
+            try:
+                engine.wait_finished()
+            except KeyboardInterrupt:
+                self.kill_workers()
+                raise
+
+    def terminate_workers(self) -> None:
+        """End the pool at once, whatever its workers do: as `kill_workers`.
+
+        Calls that run end with ``TaskKilled``, others are cancelled.
+        """
+        self.kill_workers()
+
+    def kill_workers(self) -> None:
+        """End the pool at once: processes are killed, threads written off.
+
+        Calls that run end with ``TaskKilled``, others are cancelled.
+        """
+        self._engine.abort("the pool's workers were killed")
+        self._engine.wait_finished(5.0)
+
+    def __enter__(self) -> Self:
+        if exits.catch_sigterm():
+            self._shared.caught += 1
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            if kind is None or issubclass(kind, Exception):
+                self.shutdown()
+            elif issubclass(kind, exits.Terminated):
+                self._drain(self._grace)
+            elif issubclass(kind, KeyboardInterrupt):
+                self.kill_workers()
+            else:
+                self.shutdown(cancel_futures=True)
+        except exits.Terminated:
+            self._drain(self._grace)
+            raise
+        finally:
+            if self._shared.caught:
+                self._shared.caught -= 1
+                exits.release_sigterm()
+
+    def _drain(self, grace: float) -> None:
+        """SIGTERM: cancel what has not started, give the rest `grace` seconds, then kill it."""
+        self._engine.close(cancel=True)
+        if not self._engine.wait_finished(grace):
+            self.kill_workers()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        import asyncio
+
+        cancel = kind is not None and not issubclass(kind, Exception)
+        await asyncio.to_thread(self.shutdown, cancel_futures=cancel)
+
+    def __repr__(self) -> str:
+        state = "closed" if self._engine.closed else "open"
+        return f"<Pool {self.kind}, {self.max_workers} workers, {state}>"
+
+
+def _default_workers(kind: str) -> int:
+    from .backends.processes.limits import usable_cpus
+
+    cpus = usable_cpus()
+    return min(32, cpus + 4) if kind == "threads" else cpus
+
+
+def _load(kind: str, start_method: str | None) -> Backend:
+    module, name = _BACKENDS[kind].split(":")
+    if kind == "processes":
+        from .backends.processes.launch import check_start_method
+
+        check_start_method(start_method)
+    backend: Backend = getattr(importlib.import_module(f"lightwork.backends.{module}"), name)()
+    return backend

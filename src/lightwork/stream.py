@@ -1,0 +1,397 @@
+"""``map``: a lazy, windowed stream of results on top of an engine.
+
+The consumer's thread reads the inputs, a window ahead of what it has consumed, packs them into
+chunks whose size follows what calls are measured to take, and submits each chunk as one task.
+Workers answer in pieces, so a result is handed out as soon as it and those before it are there,
+whatever chunk it is in. Nothing else runs: no thread of its own, no polling.
+
+A stream is driven by its consumer. While nobody asks, at most the window is worked on; that is
+what keeps memory flat with endless inputs and slow readers.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain, islice
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from .errors import CannotPickle
+from .future import Failure
+
+if TYPE_CHECKING:
+    from .engine import Engine
+
+__all__ = ["Chunk", "Map", "MapOptions", "Stream"]
+
+AHEAD = 0.5
+"""Seconds of work of all workers that the window aims to hold."""
+
+MOST_AHEAD = 100_000
+"""Items in the window at most, however short their calls are."""
+
+MOST_BYTES = 256 * 2**20
+"""Bytes of packed arguments in the window at most (beyond two chunks a worker)."""
+
+END = object()
+
+
+class MapOptions(NamedTuple):
+    """How a map behaves; see ``Pool.map``."""
+
+    ordered: bool = True
+    on_error: str | Callable[[Failure], object] = "raise"
+    chunksize: int | None = None
+    buffersize: int | None = None
+    timeout: float | None = None
+
+
+class Piece(NamedTuple):
+    """Outcomes of the items from `lo` on of a chunk."""
+
+    chunk: Chunk
+    lo: int
+    values: Sequence[Any]
+    errors: dict[int, BaseException] | None
+    run: tuple[int, int | None, float, float]
+
+
+class Chunk:
+    """Consecutive items of a map, submitted as one task. The engine's target."""
+
+    __slots__ = ("_index", "_task", "items", "left", "next", "pieces", "size", "start", "stream", "tasks")
+
+    def __init__(self, stream: Stream, start: int, items: list[Any], size: int) -> None:
+        self.stream = stream
+        self.start = start  # the index of its first item
+        self.items = items
+        self.size = size  # bytes of packed arguments
+        self.next = 0  # items handed out
+        self.left = len(items)  # items without an outcome
+        self.pieces: dict[int, Piece] = {}  # by the position of their first item
+        self.tasks: list[int] = []
+        self._task = self._index = -1
+
+    def _settle(
+        self,
+        lo: int,
+        values: Sequence[Any],
+        errors: dict[int, BaseException] | None,
+        run: tuple[int, int | None, float, float],
+        now: float,
+    ) -> None:
+        self.left -= len(values)
+        self.stream._arrive(Piece(self, lo, values, errors, run))
+
+    def _cancelled(self, lo: int, hi: int) -> None:
+        self.stream._abandon()
+
+    def _carved(self, task: int) -> None:
+        self.tasks.append(task)
+
+    def _describe(self, offset: int) -> tuple[Callable[..., Any], object, int]:
+        stream = self.stream
+        item = self.items[offset]
+        return stream.fn, ((item if stream.star else (item,)), {}), self.start + offset
+
+
+class Stream:
+    """The machinery of one map. All methods but those named ``_x`` are the consumer's."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        fn: Callable[..., Any],
+        run: Callable[..., Any],
+        items: Iterable[Any],
+        star: bool,
+        family: int,
+        options: MapOptions,
+        workers: Callable[[], int],
+    ) -> None:
+        self.fn = fn  # as the user knows it
+        self.star = star
+        self.seen = 0  # items read
+        self.failures: list[Failure] = []  # on_error="group": raised together at the end
+        self.on_progress: Callable[[int], None] | None = None
+        self._run_fn = run
+        self._engine = engine
+        self._family = family
+        self._options = options
+        self._workers = workers
+        self._items: Iterator[Any] | None = iter(items)
+        self._input_error: BaseException | None = None
+        self._chunks: deque[Chunk] = deque()  # not fully handed out, in order
+        self._ready: deque[Piece] = deque()  # unordered: arrived pieces
+        self._open: dict[Chunk, None] = {}  # submitted, not fully handed out
+        self._ahead = 0  # items submitted and not handed out
+        self._bytes = 0
+        self._arrived = threading.Condition(threading.Lock())
+        self._news = 0
+        self._abandoned = False
+        self._waiting = False
+        self._notify: Callable[[], None] | None = None
+        self._deadline = None if options.timeout is None else time.monotonic() + options.timeout
+        self._closed = False
+
+    # -- from whichever thread settles ---------------------------------------------------------
+
+    def _arrive(self, piece: Piece) -> None:
+        with self._arrived:
+            if self._closed:
+                return
+            if self._options.ordered:
+                piece.chunk.pieces[piece.lo] = piece
+            else:
+                self._ready.append(piece)
+            self._tell()
+
+    def _abandon(self) -> None:
+        with self._arrived:
+            self._abandoned = True
+            self._tell()
+
+    def _tell(self) -> None:
+        self._news += 1
+        if self._waiting:
+            self._arrived.notify_all()
+        if self._notify is not None:
+            self._notify()
+
+    # -- feeding -----------------------------------------------------------------------------------
+
+    def _window(self) -> int:
+        """How many items may be ahead of the consumer now."""
+        if self._options.buffersize is not None:
+            return self._options.buffersize
+        workers = self._workers()
+        mean = self._engine.expected(self._family)
+        if mean is None:
+            return 2 * workers * (self._options.chunksize or 1)
+        wanted = int(AHEAD * workers / max(mean, 1e-7))
+        return max(min(wanted, MOST_AHEAD), 4 * workers * (self._options.chunksize or 1))
+
+    def feed(self) -> None:
+        """Read and submit items until the window is full or the inputs end."""
+        if self._items is None or self._closed:
+            return
+        window = self._window()
+        least = 2 * self._workers()
+        while self._items is not None and self._ahead < window:
+            if self._bytes > MOST_BYTES and len(self._open) >= least:
+                return
+            calls = self._options.chunksize or self._engine.chunk_calls(self._family)
+            room = window - self._ahead
+            if calls > room and self._ahead and self._options.buffersize is None:
+                return  # wait until a whole chunk fits: many small ones would cost more
+            try:
+                items = list(islice(self._items, min(calls, room)))
+            except BaseException as error:
+                self._items = None
+                if not isinstance(error, Exception):
+                    raise
+                self._input_error = error  # raised in its place, behind the results before it
+                return
+            if not items:
+                self._items = None
+                return
+            self._submit(items)
+            if calls == 1:
+                window = self._window()  # the first answers change it quickly
+
+    def _submit(self, items: list[Any]) -> None:
+        start = self.seen
+        self.seen += len(items)
+        self._ahead += len(items)
+        try:
+            call = self._engine.backend.prepare_chunk(self._run_fn, items, self.star)
+        except CannotPickle as error:
+            if len(items) > 1:  # find the one, let the others go
+                self.seen -= len(items)
+                self._ahead -= len(items)
+                for item in items:
+                    self._submit([item])
+                return
+            chunk = Chunk(self, start, items, 0)
+            self._add(chunk)
+            chunk._settle(0, [None], {0: error}, (0, None, 0.0, 0.0), time.monotonic())
+            return
+        chunk = Chunk(self, start, items, getattr(call, "size", 0))
+        self._add(chunk)
+        chunk.tasks.append(self._engine.submit(call, chunk, self._family, start))
+
+    def _add(self, chunk: Chunk) -> None:
+        self._open[chunk] = None
+        self._bytes += chunk.size
+        if self._options.ordered:
+            self._chunks.append(chunk)
+
+    # -- taking ------------------------------------------------------------------------------------
+
+    def take(self) -> Piece | object | None:
+        """The next piece; None when none is there yet; END behind the last. Never blocks."""
+        self.feed()
+        piece = self._next()
+        if piece is not None:
+            return piece
+        if self._items is None and not self._ahead:
+            if self._input_error is not None:
+                error, self._input_error = self._input_error, None
+                raise error
+            return END
+        if self._abandoned:
+            self.close()
+            from .errors import PoolClosed
+
+            raise PoolClosed("the pool was shut down while this map had items left")
+        return None
+
+    def _next(self) -> Piece | None:
+        if self._options.ordered:
+            if not self._chunks:
+                return None
+            chunk = self._chunks[0]
+            piece = chunk.pieces.pop(chunk.next, None)
+            if piece is None:
+                return None
+            chunk.next += len(piece.values)
+            if chunk.next >= len(chunk.items):
+                self._chunks.popleft()
+        else:
+            if not self._ready:
+                return None
+            piece = self._ready.popleft()
+            chunk = piece.chunk
+            chunk.next += len(piece.values)
+        if chunk.next >= len(chunk.items):
+            del self._open[chunk]
+            self._bytes -= chunk.size
+        self._ahead -= len(piece.values)
+        return piece
+
+    def wait(self) -> Piece | object:
+        """The next piece, or END behind the last. Raises TimeoutError at the map's deadline."""
+        while True:
+            seen = self._news
+            piece = self.take()
+            if piece is not None:
+                return piece
+            timeout = None
+            if self._deadline is not None:
+                timeout = self._deadline - time.monotonic()
+                if timeout <= 0:
+                    raise TimeoutError(
+                        f"map() was not finished within timeout={self._options.timeout:g} s"
+                    )
+            with self._arrived:
+                if self._news == seen:  # else something came between looking and locking
+                    self._waiting = True
+                    try:
+                        self._arrived.wait(timeout)
+                    finally:
+                        self._waiting = False
+
+    def outcomes(self, piece: Piece) -> tuple[Sequence[Any], BaseException | None]:
+        """What to hand out for a piece, and the error to raise behind it, if any."""
+        errors = piece.errors
+        if self.on_progress is not None:
+            self.on_progress(len(piece.values))
+        if not errors:
+            return piece.values, None
+        on_error = self._options.on_error
+        if on_error == "raise":
+            first = min(errors)
+            return piece.values[: first - piece.lo], errors[first]
+        values: list[Any] = []
+        for at, value in enumerate(piece.values, piece.lo):
+            error = errors.get(at)
+            if error is None:
+                values.append(value)
+            elif on_error != "skip":
+                failure = Failure(
+                    exception=error,
+                    item=piece.chunk.items[at],
+                    index=piece.chunk.start + at,
+                    attempts=piece.run[0],
+                    worker=piece.run[1],
+                )
+                if on_error == "group":
+                    self.failures.append(failure)
+                else:
+                    values.append(failure if isinstance(on_error, str) else on_error(failure))
+        return values, None
+
+    def raise_group(self) -> None:
+        """Behind the last result: raise what ``on_error="group"`` has collected."""
+        if self.failures:
+            raise _group(self.failures)
+
+    def close(self) -> None:
+        """Cancel what has not started; forget the rest. May be called again."""
+        if self._closed:
+            return
+        self._closed = True
+        self._items = None
+        tasks = [task for chunk in self._open for task in chunk.tasks if chunk.left]
+        self._ready.clear()
+        if tasks:
+            self._engine.cancel(reversed(tasks))
+
+
+class Map(Iterator[Any]):
+    """What ``Pool.map`` returns: an iterator over the results.
+
+    It may be iterated from one thread at a time. Closing it, or forgetting it, cancels the items
+    that have not started.
+    """
+
+    def __init__(self, stream: Stream, bar: Any = None) -> None:
+        self._generator = _lists(stream, bar)
+        next(self._generator)  # enter it, so that closing or forgetting it runs its `finally`
+        # chain runs in C: handing out one item of a long list costs a tenth of a generator's step
+        self._chain = chain.from_iterable(self._generator)
+        stream.feed()
+
+    def __iter__(self) -> Iterator[Any]:
+        return self._chain
+
+    def __next__(self) -> Any:
+        return next(self._chain)
+
+    def close(self) -> None:
+        """Cancel the items that have not started. The iterator ends here."""
+        self._generator.close()
+
+
+def _lists(stream: Stream, bar: Any) -> Iterator[Sequence[Any]]:
+    """The results, as they can be had, in lists; the first is empty."""
+    try:
+        yield ()
+        while True:
+            piece = stream.wait()
+            if piece is END:
+                break
+            values, error = stream.outcomes(piece)  # type: ignore[arg-type]
+            yield values
+            if error is not None:
+                try:
+                    raise error
+                finally:
+                    del error  # no cycle of exception and frame
+        stream.raise_group()
+    finally:
+        stream.close()
+        if bar is not None:
+            bar.close()
+
+
+def _group(failures: list[Failure]) -> BaseExceptionGroup[BaseException]:
+    count = len(failures)
+    text = f"{count} of the map's items failed: index " + ", ".join(
+        str(failure.index) for failure in failures[:10]
+    )
+    return BaseExceptionGroup(
+        text + (", ..." if count > 10 else ""), [failure.exception for failure in failures]
+    )

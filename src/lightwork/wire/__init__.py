@@ -1,0 +1,1 @@
+"""Bytes: how functions, arguments, results and errors travel between processes."""
