@@ -15,8 +15,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from concurrent.futures import FIRST_COMPLETED, FIRST_EXCEPTION, as_completed, wait
     from concurrent.futures import ALL_COMPLETED as ALL_COMPLETED
+    from concurrent.futures import FIRST_COMPLETED, FIRST_EXCEPTION, as_completed, wait
 
     from .current import Task, current_task
     from .errors import (

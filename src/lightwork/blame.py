@@ -55,7 +55,12 @@ def _call_text(fn: Callable[..., Any], what: object, index: int) -> str:
 
 
 def annotate(
-    error: BaseException, fn: Callable[..., Any], what: object, index: int, attempt: int, worker: Any
+    error: BaseException,
+    fn: Callable[..., Any],
+    what: object,
+    index: int,
+    attempt: int,
+    worker: Any,
 ) -> None:
     """Add to `error` the note that says which call raised it. Never raises."""
     note = f"lightwork: {_call_text(fn, what, index)}, attempt {attempt}, worker {worker}"

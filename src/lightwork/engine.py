@@ -27,7 +27,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from . import blame
 from .backends.base import Backend, Death, Parcel, Result, WorkerOptions
@@ -36,48 +36,13 @@ from .core import events as ev
 from .core.retry import FamilyPolicy
 from .core.scheduler import Scheduler, Statistics
 from .errors import PoolClosed, TaskKilled
+from .ledger import Arrived, Entry, Ledger, Owed, Target
 from .options import TaskOptions
 
-__all__ = ["Engine", "Target"]
+__all__ = ["Engine", "live_engines"]
 
 TINY = 20e-6
 """Calls expected to be shorter than this many seconds may be answered in groups."""
-
-
-class Target(Protocol):
-    """Where outcomes go: a future, or a chunk of a map. Offsets count in the target."""
-
-    def _settle(
-        self,
-        lo: int,
-        values: Sequence[Any],
-        errors: dict[int, BaseException] | None,
-        run: tuple[int, int | None, float, float],
-        now: float,
-    ) -> None: ...
-
-    def _cancelled(self, lo: int, hi: int) -> None: ...
-
-    def _carved(self, task: int) -> None: ...
-
-    def _describe(self, offset: int) -> tuple[Callable[..., Any], object, int]: ...
-
-
-class _Entry:
-    """A task, on the engine's side: what the scheduler is not to know."""
-
-    __slots__ = ("base", "call", "family", "index", "open", "target", "worker")
-
-    def __init__(
-        self, call: Any, target: Target, family: int, index: int, base: int, calls: int
-    ) -> None:
-        self.call = call
-        self.target = target
-        self.family = family
-        self.index = index  # of call 0 of `call`
-        self.base = base  # offset 0 of the task is call number `base` of `call`
-        self.open = calls  # calls that have no outcome yet
-        self.worker: int | None = None
 
 
 class Engine:
@@ -104,14 +69,11 @@ class Engine:
             can_kill=backend.can_kill,
         )
         self._lock = threading.RLock()  # an RLock, since the collector may run us inside us
-        self._entries: dict[int, _Entry] = {}
-        self._families: dict[int, TaskOptions] = {}
+        self._ledger = Ledger(clock, options.memory_limit)
         self._submitted = 0
-        self._todo: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
         self._deaths: dict[int, Death] = {}
         self._alive: dict[int, None] = {}
-        self._failing: tuple[_Entry, Result, int] | None = None
-        self._arrived: Sequence[tuple[_Entry, Result, set[int] | None]] = ()
+        self._arrived: Sequence[Arrived] = ()
         self._closed: str | None = None  # why no more tasks are taken
         self._broken: BaseException | None = None
         self._start_error: tuple[BaseException, bool] | None = None
@@ -124,7 +86,7 @@ class Engine:
             do.Start: self._start,
             do.Send: self._send,
             do.Resolve: self._resolve,
-            do.Carve: self._carve,
+            do.Carve: self._ledger.carve,
             do.Ended: self._ended,
             do.Retrying: self._retrying,
             do.TakeBack: self._take_back,
@@ -137,7 +99,7 @@ class Engine:
         backend.open(self, options)
         _engines.add(self)
 
-    # -- for the pool ----------------------------------------------------------------------------
+    # -- for the pool --------------------------------------------------------------------------
 
     @property
     def closed(self) -> bool:
@@ -171,7 +133,7 @@ class Engine:
         )
         with self._lock:
             family = self._scheduler.add_family(policy)
-            self._families[family] = options
+            self._ledger.families[family] = options
         return family
 
     def chunk_calls(self, family: int) -> int:
@@ -195,7 +157,7 @@ class Engine:
                 target._index = index  # type: ignore[attr-defined]
             target._task = task  # type: ignore[attr-defined]
             calls = call.calls
-            self._entries[task] = _Entry(call, target, family, index, 0, calls)
+            self._ledger.entries[task] = Entry(call, target, family, index, 0, calls)
             try:
                 commands = scheduler.handle(ev.Submitted(task, family, calls), self._clock())
                 if not commands:
@@ -204,8 +166,8 @@ class Engine:
             except BaseException as error:
                 self._damaged(error)
                 raise
-            todo = self._leave()
-        self._after(todo)
+            owed = self._leave()
+        self._after(owed)
         return task
 
     def cancel(self, tasks: Iterable[int]) -> None:
@@ -215,7 +177,7 @@ class Engine:
     def kill(self, task: int) -> bool:
         """End a task even while it runs; return False if it has ended, or never was."""
         with self._lock:
-            if task not in self._entries:
+            if task not in self._ledger.entries:
                 return False
         self._say(ev.KillAsked(task))
         return True
@@ -223,7 +185,7 @@ class Engine:
     def is_running(self, task: int) -> bool:
         """Whether a worker is at this task now."""
         with self._lock:
-            entry = self._entries.get(task)
+            entry = self._ledger.entries.get(task)
             if entry is None or entry.worker is None or entry.worker not in self._alive:
                 return False
             running = self._backend.inspect(entry.worker)
@@ -261,19 +223,13 @@ class Engine:
             if self._aborted or self._finished.is_set():
                 return
             self._aborted = True
-            entries, self._entries = self._entries, {}
-            for entry in entries.values():
-                if entry.worker is None:
-                    self._todo.append((entry.target._cancelled, (entry.base, entry.base + 1)))
-                else:
-                    error = TaskKilled(f"{why}, and its workers were ended")
-                    self._note_error(entry, 0, entry.open, error, 1, entry.worker)
+            self._ledger.abandon(TaskKilled(f"{why}, and its workers were ended"))
             for worker in list(self._alive):
                 self._backend.kill(worker, "killed")
             if not self._alive:
                 self._done(do.Done())
-            todo = self._leave()
-        self._after(todo)
+            owed = self._leave()
+        self._after(owed)
         self._backend.wake()
 
     def wait_finished(self, timeout: float | None = None) -> bool:
@@ -289,7 +245,7 @@ class Engine:
         self._backend.join()
         return True
 
-    # -- what the backend says (Sink) ----------------------------------------------------------------
+    # -- what the backend says (Sink) ----------------------------------------------------------
 
     def ready(self, worker: int) -> None:
         """See Sink."""
@@ -312,10 +268,10 @@ class Engine:
     def results(self, worker: int, results: Sequence[Result]) -> None:
         """See Sink."""
         answers: list[ev.Answer] = []
-        arrived: list[tuple[_Entry, Result, set[int] | None]] = []
+        arrived: list[Arrived] = []
         seconds, calls = 0.0, 0
         with self._lock:
-            entries = self._entries
+            entries = self._ledger.entries
             try:
                 for result in results:
                     task, attempt, lo, hi, _, errors, _, spent = result
@@ -328,22 +284,22 @@ class Engine:
                     if held and entry.open == 0:
                         entries.pop(task, None)
                     answers.append(ev.Answer(task, attempt, hi))
-                    arrived.append((entry, result, held))
+                    arrived.append(Arrived(entry, result, held))
                 self._arrived = arrived
                 self._handle(ev.Answered(worker, answers, seconds, calls))
                 self._arrived = ()
             except BaseException as error:
                 self._damaged(error)
                 raise
-            todo = self._leave()
-        self._after(todo)
+            owed = self._leave()
+        self._after(owed)
 
     def nudged(self) -> None:
         """See Sink."""
         if self._close_wanted and self._closed is None:
             self.close(cancel=False, why="the pool was dropped")
 
-    # -- handling ---------------------------------------------------------------------------------------
+    # -- handling ------------------------------------------------------------------------------
 
     def _say(self, *events: ev.Event) -> None:
         """Feed events, carry out, settle."""
@@ -356,8 +312,8 @@ class Engine:
             except BaseException as error:
                 self._damaged(error)
                 raise
-            todo = self._leave()
-        self._after(todo)
+            owed = self._leave()
+        self._after(owed)
 
     def _gone(self, worker: int, event: ev.Event) -> None:
         """A worker is gone: in an orderly life the scheduler hears it, else we count."""
@@ -368,15 +324,15 @@ class Engine:
         with self._lock:
             if not self._alive and not self._finished.is_set():
                 self._done(do.Done())
-            todo = self._leave()
-        self._after(todo)
+            owed = self._leave()
+        self._after(owed)
 
     def _handle(self, event: ev.Event) -> None:
         """Locked. One event, and all that follows from it."""
         self._carry_out(self._scheduler.handle(event, self._clock()))
 
     def _carry_out(self, commands: Iterable[do.Command]) -> None:
-        """Locked. In order; what a command is answered with comes behind what was decided before."""
+        """Locked. In order; what follows from an answer comes behind what was decided before."""
         waiting: deque[do.Command] = deque(commands)
         carry = self._carry
         while waiting:
@@ -385,7 +341,7 @@ class Engine:
             if reply is not None:
                 waiting.extend(self._scheduler.handle(reply, self._clock()))
 
-    def _leave(self) -> list[tuple[Callable[..., None], tuple[Any, ...]]]:
+    def _leave(self) -> Owed:
         """Locked. Before the lock is released: see to the next deadline, take what is to settle."""
         if not self._aborted:
             deadline = self._scheduler.next_deadline()
@@ -395,15 +351,12 @@ class Engine:
                     self._start_pump()
                 else:
                     self._backend.wake()
-        todo = self._todo
-        if todo:
-            self._todo = []
-        return todo
+        return self._ledger.take_owed()
 
-    def _after(self, todo: list[tuple[Callable[..., None], tuple[Any, ...]]]) -> None:
+    def _after(self, owed: Owed) -> None:
         """Free. Write what was queued, then hand out outcomes."""
         self._backend.flush()
-        for action, args in todo:
+        for action, args in owed:
             action(*args)
 
     def _damaged(self, error: BaseException) -> None:
@@ -416,7 +369,7 @@ class Engine:
             raise self._broken
         raise PoolClosed(f"{self._closed}: it takes no more tasks")
 
-    # -- commands ------------------------------------------------------------------------------------------
+    # -- commands ------------------------------------------------------------------------------
 
     def _start(self, command: do.Start) -> None:
         self._alive[command.worker] = None
@@ -426,7 +379,7 @@ class Engine:
 
     def _send(self, command: do.Send) -> None:
         worker = command.worker
-        entries, families = self._entries, self._families
+        entries, families = self._ledger.entries, self._ledger.families
         known = -1
         tiny = timed = exact = False
         parcels = []
@@ -447,122 +400,28 @@ class Engine:
             )
         self._backend.send(worker, parcels)
 
-    def _resolve(self, command: do.Resolve) -> None:
-        arrived = self._arrived
-        if len(command.answers) != len(arrived):
-            wanted = {(answer.task, answer.attempt, answer.upto) for answer in command.answers}
-            arrived = [one for one in arrived if (one[1].task, one[1].attempt, one[1].hi) in wanted]
-        entries, todo, now = self._entries, self._todo, self._clock()
-        for entry, result, held in arrived:
-            entry.open -= result.hi - result.lo - (len(held) if held else 0)
-            if entry.open <= 0:
-                entries.pop(result.task, None)
-            if held is None and result.errors is None:
-                run = (result.attempt, entry.worker, result.started, result.seconds)
-                todo.append(
-                    (entry.target._settle, (entry.base + result.lo, result.values, None, run, now))
-                )
-            else:
-                todo.append((self._settle_mixed, (entry, result, held, now)))
-
-    def _settle_mixed(
-        self, entry: _Entry, result: Result, held: set[int] | None, now: float
-    ) -> None:
-        """Free. Settle a result that has errors, or calls that are run again."""
-        errors = result.errors or {}
-        base, run = entry.base, (result.attempt, entry.worker, result.started, result.seconds)
-        skip = held or set()
-        start = result.lo
-        for stop in [*sorted(skip), result.hi]:
-            if start < stop:
-                mine = {base + at: errors[at] for at in errors if start <= at < stop}
-                for at, error in mine.items():
-                    fn, what, index = entry.target._describe(at)
-                    blame.annotate(error, fn, what, index, result.attempt, entry.worker)
-                values = result.values[start - result.lo : stop - result.lo]
-                entry.target._settle(base + start, values, mine or None, run, now)
-            start = stop + 1
-
-    def _offer(self, worker: int, entry: _Entry, result: Result) -> set[int] | None:
+    def _offer(self, worker: int, entry: Entry, result: Result) -> set[int] | None:
         """Locked. Ask the scheduler about each error that the policy may retry."""
-        retry = self._families[entry.family].retry
+        retry = self._ledger.families[entry.family].retry
         errors = result.errors
         if retry is None or not errors:
             return None
         held = set()
         for offset in sorted(errors):
             if isinstance(errors[offset], retry.on):
-                self._failing = (entry, result, offset)
+                self._ledger.failing = (result, offset)
                 self._handle(ev.Failed(worker, result.task, result.attempt, offset))
-                self._failing = None
+                self._ledger.failing = None
                 held.add(offset)
         return held or None
 
-    def _carve(self, command: do.Carve) -> None:
-        task, new, lo, hi = command
-        entry = self._entries[task]
-        part = _Entry(entry.call, entry.target, entry.family, entry.index, entry.base + lo, hi - lo)
-        self._entries[new] = part
-        entry.open -= hi - lo
-        if entry.open <= 0 and self._failing is None:
-            self._entries.pop(task, None)
-        entry.target._carved(new)
+    def _resolve(self, command: do.Resolve) -> None:
+        self._ledger.resolve(command.answers, self._arrived)
 
     def _ended(self, command: do.Ended) -> None:
-        task, attempt, lo, hi, how, worker = command
-        entry = self._entries.get(task)
-        if entry is None:
-            return
-        entry.open -= hi - lo
-        if entry.open <= 0:
-            self._entries.pop(task, None)
-        if how == "cancelled":
-            self._todo.append((entry.target._cancelled, (entry.base + lo, entry.base + hi)))
-            return
-        if how == "failed" and self._failing is not None:
-            _, result, offset = self._failing
-            one = Result(
-                task,
-                attempt,
-                offset,
-                offset + 1,
-                (None,),
-                {offset: (result.errors or {})[offset]},
-                result.started,
-                result.seconds,
-            )
-            self._todo.append((self._settle_mixed, (entry, one, None, self._clock())))
-            return
-        if how == "broken":
-            error: BaseException = self._why_broken()
-            self._note_error(entry, lo, hi, error, attempt, worker)
-            return
-        death = self._deaths.get(worker) if worker is not None else None
-        options = self._families[entry.family]
-        for offset in range(lo, hi):
-            fn, what, index = entry.target._describe(entry.base + offset)
-            error = blame.ended(
-                how,
-                death,
-                fn,
-                what,
-                index,
-                attempt,
-                timeout=options.timeout,
-                memory_limit=self._options.memory_limit,
-            )
-            self._note_error(entry, offset, offset + 1, error, attempt, worker)
-
-    def _note_error(
-        self, entry: _Entry, lo: int, hi: int, error: BaseException, attempt: int, worker: int | None
-    ) -> None:
-        """Locked. The calls `lo` to `hi` end with `error`."""
-        first = entry.base + lo
-        errors = {first + at: error for at in range(hi - lo)}
-        run = (attempt, worker, 0.0, 0.0)
-        self._todo.append(
-            (entry.target._settle, (first, [None] * (hi - lo), errors, run, self._clock()))
-        )
+        death = self._deaths.get(command.worker) if command.worker is not None else None
+        broken = self._why_broken() if command.how == "broken" else None
+        self._ledger.end(command, death, broken)
 
     def _retrying(self, command: do.Retrying) -> None:
         """A hook for the run's report; the scheduler keeps the count."""
@@ -592,7 +451,7 @@ class Engine:
 
     def _done(self, command: do.Done) -> None:
         if self._pump_thread is None:
-            self._todo.append((self._end, ()))
+            self._ledger.owed.append((self._end, ()))
         else:
             self._aborted = True  # nothing more to decide; the pump ends
             self._backend.wake()
@@ -603,7 +462,7 @@ class Engine:
         self._backend.close()
         self._finished.set()
 
-    # -- the pump ----------------------------------------------------------------------------------------------
+    # -- the pump ------------------------------------------------------------------------------
 
     _pump_may_end = False
 
@@ -636,11 +495,13 @@ class Engine:
 
     def _report(self, error: Exception) -> None:
         """A bug of ours in the pump: say so, end the pool, hang nobody."""
-        import sys
-        import traceback
+        import logging
 
-        print("lightwork: internal error in the pump; the pool is ended", file=sys.stderr)
-        traceback.print_exception(error)
+        logging.getLogger("lightwork").critical(
+            "internal error in the pump of %s; the pool is ended",
+            self._options.name,
+            exc_info=error,
+        )
         if self._aborted:
             self._pump_may_end = True  # a second one: there is nothing left to save
         self.abort(f"internal error: {error!r}")
@@ -653,7 +514,7 @@ def _matches(name: str, on: Any) -> bool:
     return issubclass(getattr(errors, name), on)
 
 
-# -- forks ---------------------------------------------------------------------------------------------------
+# -- forks -------------------------------------------------------------------------------------
 
 _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 

@@ -50,7 +50,9 @@ __all__ = [
 ]
 
 
-def _rebuild(cls: type[LightworkError], args: tuple[Any, ...], state: dict[str, Any]) -> LightworkError:
+def _rebuild(
+    cls: type[LightworkError], args: tuple[Any, ...], state: dict[str, Any]
+) -> LightworkError:
     """Rebuild an error without calling its ``__init__``, so that any signature may travel."""
     error = cls.__new__(cls, *args)
     error.args = args

@@ -324,7 +324,7 @@ class Pool(concurrent.futures.Executor):
             if bar is not None:
                 bar.close()
 
-    # -- options ----------------------------------------------------------------------------------
+    # -- options -------------------------------------------------------------------------------
 
     def options(self, **changes: Any) -> Pool:
         """The same pool with other options for its tasks: see `TaskOptions` for their names."""
@@ -355,7 +355,7 @@ class Pool(concurrent.futures.Executor):
         """Counts of tasks and workers, as they are now."""
         return self._engine.statistics()
 
-    # -- ending -------------------------------------------------------------------------------------
+    # -- ending --------------------------------------------------------------------------------
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more tasks, and free everything when what was accepted has ended.

@@ -61,7 +61,18 @@ class Piece(NamedTuple):
 class Chunk:
     """Consecutive items of a map, submitted as one task. The engine's target."""
 
-    __slots__ = ("_index", "_task", "items", "left", "next", "pieces", "size", "start", "stream", "tasks")
+    __slots__ = (
+        "_index",
+        "_task",
+        "items",
+        "left",
+        "next",
+        "pieces",
+        "size",
+        "start",
+        "stream",
+        "tasks",
+    )
 
     def __init__(self, stream: Stream, start: int, items: list[Any], size: int) -> None:
         self.stream = stream
@@ -354,7 +365,7 @@ class Map(Iterator[Any]):
         self._chain = chain.from_iterable(self._generator)
         stream.feed()
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[Any]:  # noqa: PYI034 - the chain shares our state
         return self._chain
 
     def __next__(self) -> Any:

@@ -9,6 +9,7 @@ Limitations: a running call cannot be interrupted, so time limits and ``kill`` d
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -136,10 +137,8 @@ class SerialBackend:
 
     def wait(self, timeout: float | None) -> None:
         """See Backend."""
-        try:
+        with contextlib.suppress(Empty):
             self._alarm.get(timeout=timeout)
-        except Empty:
-            pass
 
     def wake(self) -> None:
         """See Backend."""

@@ -12,7 +12,7 @@ import stat
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 from .problem import WrongUse
@@ -43,7 +43,7 @@ class Source(Protocol):
 class _Steady:
     """A source that never has to be waited for."""
 
-    live = False
+    live: bool = False
 
     def __init__(self, items: Iterator[Any], total: int | None) -> None:
         self.total = total
@@ -60,8 +60,8 @@ class _Steady:
 class _Live:
     """A source that another thread reads."""
 
-    live = True
-    total = None
+    live: bool = True
+    total: int | None = None
 
     def __init__(self, items: Iterator[Any]) -> None:
         self._items = items
@@ -147,13 +147,11 @@ def from_range(text: str) -> Source:
         raise WrongUse(
             f"--range must be A:B or A:B:STEP in whole numbers, STEP not 0, not {text!r}"
         ) from None
-    # len() cannot count beyond the machine's word
-    total = max(0, (numbers.stop - numbers.start + numbers.step - _sign(numbers.step)) // numbers.step)
+    try:
+        total: int | None = len(numbers)
+    except OverflowError:  # more than a machine's word counts
+        total = None
     return _Steady(iter(numbers), total)
-
-
-def _sign(number: int) -> int:
-    return 1 if number > 0 else -1
 
 
 def _bounds(text: str) -> list[int]:
@@ -190,21 +188,21 @@ def _lines(descriptor: int) -> Iterator[bytes]:
     Read without Python's buffered files: these hold a lock while they wait, and an interpreter
     that ends meanwhile aborts.
     """
-    rest = b""
+    rest: list[bytes] = []  # of a line whose end was not read yet
     first = True
     try:
         while data := os.read(descriptor, 1 << 16):
             if first:
                 data, first = data.removeprefix(b"\xef\xbb\xbf"), False
+            rest.append(data)
             if b"\n" not in data:
-                rest += data
                 continue
-            lines = (rest + data).split(b"\n")
-            rest = lines.pop()
+            lines = b"".join(rest).split(b"\n")
+            rest = [lines.pop()]
             for line in lines:
                 yield line.removesuffix(b"\r")
-        if rest:
-            yield rest.removesuffix(b"\r")
+        if last := b"".join(rest):
+            yield last.removesuffix(b"\r")
     finally:
         os.close(descriptor)
 
@@ -232,6 +230,3 @@ def _parse(text: bytes | str, where: str, star: bool) -> Any:
         shown = json.dumps(value)[:40]
         raise WrongUse(f"{where}: --star takes a list or an object, not {shown}")
     return value
-
-
-Opener = Callable[[], Source]

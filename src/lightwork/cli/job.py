@@ -3,30 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, TypeAlias
 
-from ..current import current_task
+from lightwork import current_task
+
 from .encode import NotJSON, encode
 
 __all__ = ["Job", "Outcome"]
 
 
-class Outcome(NamedTuple):
-    """The end of one call that raised nothing.
+Outcome: TypeAlias = tuple[int, str, str | None, int, int]
+"""The end of one call that raised nothing; a plain tuple, which travels fastest:
 
-    Args:
-        index: the position of its item in its map.
-        text: item and result as JSON, without the braces around; only the item if `problem`.
-        problem: why the result has no form in JSON, or None.
-        attempt: which attempt it was, from 1.
-        worker: the number of its worker.
-    """
-
-    index: int
-    text: str
-    problem: str | None
-    attempt: int
-    worker: int
+* the position of the item in its map;
+* item and result as JSON, without the braces around; only the item if there is a problem;
+* why the result has no form in JSON, or None;
+* which attempt it was, from 1;
+* the number of its worker.
+"""
 
 
 class Job:
@@ -41,8 +35,8 @@ class Job:
         self.func = func  # under this name errors find out what to call us
         self.star = star
 
-    def __call__(self, item: Any) -> tuple[int, str, str | None, int, int]:
-        """Run the function on `item`: an `Outcome`, as a plain tuple, which travels faster."""
+    def __call__(self, item: Any) -> Outcome:
+        """Run the function on `item`."""
         if not self.star:
             result = self.func(item)
         elif isinstance(item, dict):

@@ -40,9 +40,7 @@ def make_bar(progress: object, iterables: tuple[Iterable[Any], ...] = ()) -> Bar
     try:
         from tqdm import tqdm
     except ImportError:
-        raise MissingExtra(
-            "progress= needs tqdm: pip install 'lightwork[progress]'"
-        ) from None
+        raise MissingExtra("progress= needs tqdm: pip install 'lightwork[progress]'") from None
     sizes = [operator.length_hint(one, -1) for one in iterables]
     total = None if not sizes or min(sizes) < 0 else min(sizes)
     silent = bool(os.environ.get("CI")) or not sys.stderr.isatty()

@@ -1,0 +1,74 @@
+# Needs Python 3.11+, make, and the package registry that pip uses. Each target makes or updates
+# what it needs by itself.
+
+# Tried in this order; `make PYTHON=...` names another.
+PYTHON ?= python3 python3.14 python3.13 python3.12 python3.11
+
+# On these, when the machine has them, the fast tests run as well (`make test`).
+OTHERS ?= 3.11 3.12 3.13
+
+# What the other versions run: everything but the longest hostile tests, which say nothing
+# about the version of Python.
+FAST := tests/core tests/wire tests/backends tests/engine tests/contract tests/alone tests/cli
+
+PYTEST_ARGS ?=
+MINUTES ?= 5
+PY := .venv/bin/python
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-main test-others lint format bench soak docs venv clean
+
+help:
+	@echo "make demo    the main job on real input: all source files of the installed Python"
+	@echo "make test    the tests, on this Python and on those of $(OTHERS) that are there"
+	@echo "make lint    ruff and mypy --strict"
+	@echo "make bench   against the peers, measured in one run"
+	@echo "make soak    robustness, for MINUTES=$(MINUTES)"
+	@echo "make docs    the examples of the documentation run, and its links lead somewhere"
+	@echo "make clean   remove what the other targets made"
+
+# The script itself looks whether there is anything to do.
+venv:
+	@.ci/venv .venv test,lint $(PYTHON)
+
+demo: venv
+	@$(PY) -m lightwork.demos.factorials
+	@$(PY) -m lightwork.demos.source_files
+
+test: test-main test-others
+
+test-main: venv
+	$(PY) -m pytest -m "not soak" $(PYTEST_ARGS)
+
+test-others: test-main
+	@set -e; .ci/other-pythons $(OTHERS) > .venv/others; \
+	while read -r version python; do \
+	    .ci/venv ".venv-$$version" test "$$python"; \
+	    folders=; for one in $(FAST); do if [ -d $$one ]; then folders="$$folders $$one"; fi; done; \
+	    echo "== Python $$version:$$folders"; \
+	    ".venv-$$version/bin/python" -m pytest -q -m "not slow and not soak" \
+	        $$folders $(PYTEST_ARGS) < /dev/null; \
+	done < .venv/others
+
+lint: venv
+	$(PY) -m ruff check
+	$(PY) -m ruff format --check
+	$(PY) -m mypy
+
+format: venv
+	$(PY) -m ruff check --fix
+	$(PY) -m ruff format
+
+bench:
+	@.ci/venv .venv-bench bench $(PYTHON)
+	.venv-bench/bin/python benchmarks/compare.py
+
+soak: venv
+	$(PY) benchmarks/soak.py --minutes $(MINUTES)
+
+docs: venv
+	$(PY) -m pytest -q tests/test_docs.py
+
+clean:
+	rm -rf .venv .venv-* .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""Worker processes: starting them, talking to them, knowing how they ended."""

@@ -1,0 +1,225 @@
+"""From the words of the command line to a run."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import Any, NoReturn
+
+from .problem import WrongUse
+
+__all__ = ["run"]
+
+_MAP = """\
+Call a function on every item, on all CPUs, and write one JSON object a line for each:
+{"index": 0, "item": ..., "result": ...}, or with "error" in the place of "result".
+"""
+
+_MAP_MORE = """\
+TARGET is module:function or path/file.py:function; module:Class.method works too.
+
+The items come from exactly one of: the command line, --range, --lines, --jsonl. On the command
+line, a word that is written just as Python writes an int or a float is that number, and all
+else is text (007, 1.10 and 1e3 are text, too); with --star, each word is JSON.
+
+Results are put into JSON where they are computed. Sets become lists, bytes base64, arrays
+lists, dataclasses objects, paths and dates text, NaN and infinities "NaN", "Infinity" and
+"-Infinity". A result that JSON has no form for is a failure of its item. What the function
+prints goes to standard error while the results go to standard output.
+
+exit status: 0 all done, 1 some item failed, 2 wrong use (also input that is not JSON),
+130 interrupted, 143 terminated; finished results are kept.
+
+examples:
+  lightwork map math:factorial 5 10 20
+  lightwork map math:sqrt --range 0:1000000 -o roots.jsonl
+  find . -name '*.py' | lightwork map tools.py:check --lines - --timeout 30 --retries 2
+  lightwork map operator:pow --star --jsonl pairs.jsonl --kind threads
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise WrongUse(f"{message}\n(try `{self.prog} --help`)")
+
+
+class _Version(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
+        from lightwork import __version__
+
+        print(f"lightwork {__version__}")
+        parser.exit()
+
+
+def run(argv: Sequence[str] | None) -> int:
+    """Run the command; see ``cli.main``."""
+    try:
+        return _run(argv)
+    except WrongUse as error:
+        print(f"lightwork: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("lightwork: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # Of --help or --version. What is still in the buffer must not be tried again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 141
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        if words and words[0] in _COMMANDS:
+            return _COMMANDS[words[0]](words[1:])
+        parser = _Parser(
+            prog="lightwork",
+            description="Do many things at once.",
+            epilog="`lightwork map --help` tells more.",
+            allow_abbrev=False,
+        )
+        parser.add_argument("--version", action=_Version, nargs=0, help="show the version")
+        known = ", ".join(_COMMANDS)
+        parser.add_argument("command", metavar="COMMAND", help=f"one of: {known}")
+        wanted = parser.parse_args(words[:1])
+        raise WrongUse(f"there is no command {wanted.command!r}; there is: {known}")
+    except SystemExit as done:  # --help and --version
+        sys.stdout.flush()
+        return int(done.code or 0)
+
+
+def _map_parser() -> _Parser:
+    parser = _Parser(
+        prog="lightwork map",
+        description=_MAP,
+        epilog=_MAP_MORE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("target", metavar="TARGET", help="the function")
+    add("items", metavar="ITEM", nargs="*", help="an item")
+    add("--range", metavar="A:B[:STEP]", help="the whole numbers from A up to, not including, B")
+    add("--lines", metavar="FILE", help="each line of FILE is an item, as text (-: stdin)")
+    add("--jsonl", metavar="FILE", help="each line of FILE is an item, as JSON (-: stdin)")
+    add("--star", action="store_true", help="a list is the arguments, an object named ones")
+    add("-o", "--output", metavar="OUT.jsonl", help="write the results there, not to stdout")
+    add("--kind", default="auto", help="auto (default), threads, processes or serial")
+    add("--workers", metavar="N", type=_whole(1), help="how many at once at most")
+    add("--timeout", metavar="S", type=_seconds, help="end a call that takes longer (seconds)")
+    add("--retries", metavar="N", type=_whole(0), default=0, help="try a failed item again")
+    add("--unordered", action="store_true", help="write results as they finish")
+    add(
+        "--on-error",
+        choices=("raise", "return", "skip"),
+        default="return",
+        help="a failed item: `return` writes its error in its place and goes on (default); "
+        "`skip` writes nothing for it and goes on; `raise` ends the run",
+    )
+    add("--quiet", action="store_true", help="no progress bar, no summary, no list of failures")
+    return parser
+
+
+def _whole(least: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            number = least - 1
+        if number < least:
+            raise argparse.ArgumentTypeError(
+                f"expected a whole number of at least {least}, not {text!r}"
+            )
+        return number
+
+    return parse
+
+
+def _seconds(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(
+            f"expected a number of seconds greater than 0, not {text!r}"
+        )
+    return number
+
+
+def _map(words: Sequence[str]) -> int:
+    # Options may stand between TARGET and the items.
+    wanted = _map_parser().parse_intermixed_args(words)
+    if hasattr(sys, "set_int_max_str_digits"):
+        sys.set_int_max_str_digits(0)  # results of one run are the items of the next, of any size
+    with ExitStack() as stack:
+        started = False
+        source = _source(wanted)
+        stack.callback(source.close)
+        if wanted.output is None or wanted.output == "-":
+            from .output import standard_output
+
+            output = stack.enter_context(standard_output())
+        else:
+            from .output import to_file
+
+            output = to_file(wanted.output, [wanted.lines or "", wanted.jsonl or ""])
+        stack.callback(lambda: output.close(started=started))
+        from .target import load
+
+        function = load(wanted.target)
+        from .job import Job
+        from .run import Run, Wishes
+
+        pool = _pool(wanted)
+        wishes = Wishes(not wanted.unordered, wanted.on_error, wanted.quiet)
+        task = Run(pool, Job(function, star=wanted.star), source, output, wishes)
+        started = True
+        return task.run()
+
+
+def _source(wanted: argparse.Namespace) -> Any:
+    from .items import from_file, from_range, from_words
+
+    given = [
+        name
+        for name, value in (
+            ("items on the command line", wanted.items or None),
+            ("--range", wanted.range),
+            ("--lines", wanted.lines),
+            ("--jsonl", wanted.jsonl),
+        )
+        if value is not None
+    ]
+    if len(given) != 1:
+        what = f"not {' and '.join(given)}" if given else "and there are none"
+        raise WrongUse(
+            "the items come from exactly one of the command line, --range, --lines and --jsonl, "
+            + what
+        )
+    if wanted.star and (wanted.range is not None or wanted.lines is not None):
+        raise WrongUse(f"--star needs lists or objects as items: {given[0]} has none; use --jsonl")
+    if wanted.items:
+        return from_words(wanted.items, star=wanted.star)
+    if wanted.range is not None:
+        return from_range(wanted.range)
+    if wanted.lines is not None:
+        return from_file(wanted.lines, jsonl=False, star=False)
+    return from_file(wanted.jsonl, jsonl=True, star=wanted.star)
+
+
+def _pool(wanted: argparse.Namespace) -> Any:
+    from lightwork import Backoff, LightworkError, Pool, Retry
+
+    try:
+        pool = Pool(wanted.kind, wanted.workers)
+    except (ValueError, TypeError, LightworkError) as error:
+        raise WrongUse(f"--kind {wanted.kind}: {error}") from None
+    retry = Retry(wanted.retries + 1, backoff=Backoff()) if wanted.retries else None
+    return pool.options(timeout=wanted.timeout, retry=retry)
+
+
+_COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {"map": _map}

@@ -1,0 +1,298 @@
+"""``lightwork map``: the run itself.
+
+Who does what:
+
+* the main thread waits for news - the end, a signal, a failure that ends the run - and does
+  nothing else, so that no signal can hit the middle of anything;
+* the *driver* thread hands the items to the pool, burst by burst (see ``feed``), and writes the
+  results as they finish. Where the source is live, each burst has a thread of its own to write
+  its results, and the driver waits for the next item.
+
+How it ends:
+
+* all items are done; or
+* SIGTERM, or the first failure with ``--on-error raise``: no more items are read, what the pool
+  has taken gets ten seconds, then it is killed; or
+* SIGINT, or nobody reads the results any more: the workers are killed at once.
+
+In each case what has finished is written, also behind gaps. A second SIGINT ends the process
+on the spot; worker processes never outlive it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import CancelledError
+from contextlib import contextmanager
+from queue import Empty, SimpleQueue
+from typing import Any, NamedTuple
+
+from lightwork import Failure, LightworkError, Pool, PoolBroken, PoolClosed, TaskKilled
+
+from .feed import Feed
+from .items import Source
+from .job import Job, Outcome
+from .output import Lines, Output
+from .problem import describe, one_line, user_traceback
+from .progress import Report
+
+__all__ = ["Run", "Wishes"]
+
+_MOST_HELD = 100_000
+"""Lines that may wait for an earlier one before reading pauses; some tens of megabytes."""
+
+_MOST_BURSTS = 64
+"""Bursts of a live source that may be unfinished; arbitrary, only bounds the threads."""
+
+_GRACE = 10.0
+"""Seconds for what the pool has taken, after SIGTERM."""
+
+_KILL_TIME = 0.4
+"""Seconds for killed workers to be gone, and the last results to be written."""
+
+_FINISHED = "finished"
+_FAILED = "failed"
+_UNWRITABLE = "unwritable"
+
+_NOT_THEIR_FAULT = (CancelledError, PoolClosed, TaskKilled)
+
+
+class Wishes(NamedTuple):
+    """What the command line asked for, about the run."""
+
+    ordered: bool
+    on_error: str
+    quiet: bool
+
+
+class Run:
+    """One run of ``lightwork map``. Made and used by the main thread."""
+
+    def __init__(
+        self, pool: Pool, job: Job, source: Source, output: Output, wishes: Wishes
+    ) -> None:
+        self._pool = pool
+        self._job = job
+        self._wishes = wishes
+        self._lines = Lines(output, ordered=wishes.ordered)
+        self._output = output
+        self._feed = Feed(source, lambda: self._lines.held > _MOST_HELD)
+        self._live = source.live
+        self._report = Report(source.total, quiet=wishes.quiet)
+        self._news: SimpleQueue[str | int] = SimpleQueue()
+        self._killed = False
+        self._first: BaseException | None = None  # failure of an item, with --on-error raise
+        self._trouble: BaseException | None = None  # what ended the run itself
+        self._write_error: OSError | None = None
+
+    # -- the main thread -----------------------------------------------------------------------
+
+    def run(self) -> int:
+        """Do it all; return the exit status."""
+        driver = threading.Thread(target=self._drive, name="lightwork-map", daemon=True)
+        with _signals(self._news):
+            driver.start()
+            signum, clean = self._watch()
+            try:
+                self._lines.write_rest()
+            except OSError as error:
+                self._write_error = error
+            if clean:
+                self._pool.shutdown(wait=not self._killed)
+            status = self._conclude(signum)
+            if not clean or (self._killed and _threads_left()):
+                # A thread of the user's that goes on would be waited for at the normal exit. All
+                # results are written, and worker processes end with this one.
+                os._exit(status)
+        return status
+
+    def _watch(self) -> tuple[int | None, bool]:
+        """Wait for the end. Returns the signal that asked for it, and whether all is quiet."""
+        signum: int | None = None
+        deadline: float | None = None
+        while True:
+            news = self._next_news(deadline)
+            if news == _FINISHED:
+                return signum, True
+            if news is None:
+                if self._killed:
+                    return signum, False
+                self._kill()
+                deadline = time.monotonic() + _KILL_TIME
+                continue
+            self._feed.stop()
+            if news in (signal.SIGTERM, _FAILED):
+                if deadline is None:
+                    deadline = time.monotonic() + _GRACE
+            else:
+                deadline = time.monotonic() + _KILL_TIME
+                self._kill()
+            if isinstance(news, int):
+                signum = signum or news
+
+    def _next_news(self, deadline: float | None) -> str | int | None:
+        timeout = None if deadline is None else max(0.0, deadline - time.monotonic())
+        try:
+            return self._news.get(timeout=timeout)
+        except Empty:
+            return None
+
+    def _kill(self) -> None:
+        self._killed = True
+        self._pool.kill_workers()
+
+    def _conclude(self, signum: int | None) -> int:
+        report = self._report
+        if isinstance(self._write_error, BrokenPipeError):
+            report.finish(None)
+            return 128 + signal.SIGPIPE
+        if self._first is not None and not self._wishes.quiet:
+            report.say(f"stopped at the first failure:\n{user_traceback(self._first)}")
+        report.finish(_workers(self._pool))
+        if self._feed.problem is not None:
+            report.say(str(self._feed.problem))
+        if self._write_error is not None:
+            report.say(f"cannot write {self._output.name}: {self._write_error.strerror}")
+            return 1
+        if signum is not None:
+            name = "interrupted" if signum == signal.SIGINT else "terminated"
+            report.say(f"{name}; finished results are kept")
+            return 128 + signum
+        if self._trouble is not None:
+            if not isinstance(self._trouble, LightworkError):
+                raise self._trouble  # a bug of ours: its story is needed
+            report.say(_broken(self._trouble))
+            return 1
+        if self._feed.problem is not None:
+            return 2
+        return 1 if report.failed else 0
+
+    # -- the driver, and the threads of bursts ---------------------------------------------------
+
+    def _drive(self) -> None:
+        slots = threading.Semaphore(_MOST_BURSTS)
+        threads: list[threading.Thread] = []
+        try:
+            while self._feed.more() and self._trouble is None:
+                if not self._live:
+                    self._burst(None)
+                    continue
+                slots.acquire()
+                over = threading.Event()
+                thread = threading.Thread(target=self._live_burst, args=(over, slots), daemon=True)
+                thread.start()
+                over.wait()  # the source has one reader at a time
+                threads = [one for one in threads if one.is_alive()] + [thread]
+        except BaseException as error:
+            self._trouble = self._trouble or error
+        finally:
+            for thread in threads:
+                thread.join()
+            self._news.put(_FINISHED)
+
+    def _live_burst(self, over: threading.Event, slots: threading.Semaphore) -> None:
+        try:
+            self._burst(over)
+        except BaseException as error:
+            self._trouble = self._trouble or error
+            self._feed.stop()
+        finally:
+            over.set()
+            slots.release()
+
+    def _burst(self, over: threading.Event | None) -> None:
+        base = self._feed.count
+        items = self._items(over)
+        results = self._pool.map(self._job, items, ordered=False, on_error="return")
+        try:
+            for result in results:
+                if isinstance(result, Failure):
+                    self._failure(base, result)
+                else:
+                    self._outcome(base, result)
+        except PoolClosed:
+            if not self._killed:
+                raise
+        except OSError as error:  # of writing; those of the user's function are Failures
+            self._write_error = self._write_error or error
+            self._news.put(_UNWRITABLE)
+
+    def _items(self, over: threading.Event | None) -> Iterator[Any]:
+        yield from self._feed.burst()
+        if over is not None:
+            over.set()
+
+    def _outcome(self, base: int, outcome: Outcome) -> None:
+        at, text, problem, attempt, worker = outcome
+        if problem is not None:
+            self._failed(base + at, text, TypeError(problem), attempt, worker)
+            return
+        self._lines.put(base + at, f'{{"index": {base + at}, {text}}}')
+        self._report.success()
+
+    def _failure(self, base: int, failure: Failure) -> None:
+        error = failure.exception
+        if self._killed and isinstance(error, _NOT_THEIR_FAULT):
+            return
+        if isinstance(error, PoolBroken):
+            raise error
+        text = f'"item": {json.dumps(failure.item, ensure_ascii=False)}'
+        self._failed(base + failure.index, text, error, failure.attempts, failure.worker)
+
+    def _failed(
+        self, index: int, item: str, error: BaseException, attempts: int, worker: int | None
+    ) -> None:
+        line: str | None = None
+        if self._wishes.on_error != "skip":
+            facts = json.dumps(describe(error, attempts, worker), ensure_ascii=False)
+            line = f'{{"index": {index}, {item}, "error": {facts}}}'
+        self._lines.put(index, line)
+        self._report.failure(index, one_line(error))
+        if self._wishes.on_error == "raise" and self._first is None:
+            self._first = error
+            self._news.put(_FAILED)
+
+
+@contextmanager
+def _signals(news: SimpleQueue[str | int]) -> Iterator[None]:
+    """SIGINT and SIGTERM become news; the second SIGINT ends the process at once."""
+    asked = 0
+
+    def handle(signum: int, frame: object) -> None:
+        nonlocal asked
+        asked += signum == signal.SIGINT
+        if asked > 1:
+            os._exit(128 + signal.SIGINT)
+        news.put(signum)  # may interrupt a put or get of the same queue: it is made for that
+
+    before = [(one, signal.signal(one, handle)) for one in (signal.SIGINT, signal.SIGTERM)]
+    try:
+        yield
+    finally:
+        for one, handler in before:
+            signal.signal(one, handler)
+
+
+def _threads_left() -> bool:
+    main = threading.main_thread()
+    return any(not one.daemon for one in threading.enumerate() if one is not main)
+
+
+def _workers(pool: Pool) -> str:
+    count = pool.max_workers
+    if pool.kind == "serial":
+        return "in place"
+    name = pool.kind if count != 1 else {"processes": "process"}.get(pool.kind, pool.kind[:-1])
+    return f"{count:,} {name}"
+
+
+def _broken(error: BaseException) -> str:
+    cause = error.__cause__
+    if cause is None:
+        return one_line(error)
+    return f"{one_line(error)}\n{user_traceback(cause)}"

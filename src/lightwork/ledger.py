@@ -1,0 +1,195 @@
+"""The ledger: which calls are owed an outcome, to whom, and how it is told.
+
+Bookkeeping only, always under the engine's lock; what is to be told to futures and chunks (which
+runs the user's callbacks) is collected in `owed`, and done by the engine without the lock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from . import blame
+from .backends.base import Death, Result
+from .core import commands as do
+from .core.events import Answer
+from .options import TaskOptions
+
+__all__ = ["Arrived", "Entry", "Ledger", "Owed", "Target"]
+
+Owed = list[tuple[Callable[..., None], tuple[Any, ...]]]
+"""Functions and their arguments, to be called without the lock, in order."""
+
+
+class Target(Protocol):
+    """Where outcomes go: a future, or a chunk of a map. Offsets count in the target."""
+
+    def _settle(
+        self,
+        lo: int,
+        values: Sequence[Any],
+        errors: dict[int, BaseException] | None,
+        run: tuple[int, int | None, float, float],
+        now: float,
+    ) -> None: ...
+
+    def _cancelled(self, lo: int, hi: int) -> None: ...
+
+    def _carved(self, task: int) -> None: ...
+
+    def _describe(self, offset: int) -> tuple[Callable[..., Any], object, int]: ...
+
+
+class Entry:
+    """A task, on the engine's side: what the scheduler is not to know."""
+
+    __slots__ = ("base", "call", "family", "index", "open", "target", "worker")
+
+    def __init__(
+        self, call: Any, target: Target, family: int, index: int, base: int, calls: int
+    ) -> None:
+        self.call = call
+        self.target = target
+        self.family = family
+        self.index = index  # of call 0 of `call`
+        self.base = base  # offset 0 of the task is call number `base` of `call`
+        self.open = calls  # calls that have no outcome yet
+        self.worker: int | None = None
+
+
+class Arrived(NamedTuple):
+    """A result that a worker reported, and the offsets in it that are not to be told."""
+
+    entry: Entry
+    result: Result
+    held: set[int] | None
+
+
+class Ledger:
+    """The tasks that were accepted and have not ended."""
+
+    def __init__(self, clock: Callable[[], float], memory_limit: int | None) -> None:
+        self.entries: dict[int, Entry] = {}
+        self.families: dict[int, TaskOptions] = {}
+        self.owed: Owed = []
+        self.failing: tuple[Result, int] | None = None  # the call that is being offered for retry
+        self._clock = clock
+        self._memory_limit = memory_limit
+
+    def take_owed(self) -> Owed:
+        """Hand over what is to be told."""
+        owed, self.owed = self.owed, []
+        return owed
+
+    def resolve(self, answers: Sequence[Answer], arrived: Sequence[Arrived]) -> None:
+        """These answers count; tell their results. The others are late: drop them."""
+        if len(answers) != len(arrived):
+            wanted = {(answer.task, answer.attempt, answer.upto) for answer in answers}
+            arrived = [one for one in arrived if (one[1].task, one[1].attempt, one[1].hi) in wanted]
+        entries, owed, now = self.entries, self.owed, self._clock()
+        for entry, result, held in arrived:
+            entry.open -= result.hi - result.lo - (len(held) if held else 0)
+            if entry.open <= 0:
+                entries.pop(result.task, None)
+            if held is None and result.errors is None:
+                run = (result.attempt, entry.worker, result.started, result.seconds)
+                owed.append(
+                    (entry.target._settle, (entry.base + result.lo, result.values, None, run, now))
+                )
+            else:
+                owed.append((self._settle_mixed, (entry, result, held, now)))
+
+    def _settle_mixed(
+        self, entry: Entry, result: Result, held: set[int] | None, now: float
+    ) -> None:
+        """Free. Settle a result that has errors, or calls that are run again."""
+        errors = result.errors or {}
+        base, run = entry.base, (result.attempt, entry.worker, result.started, result.seconds)
+        skip = held or set()
+        start = result.lo
+        for stop in [*sorted(skip), result.hi]:
+            if start < stop:
+                mine = {base + at: errors[at] for at in errors if start <= at < stop}
+                for at, error in mine.items():
+                    fn, what, index = entry.target._describe(at)
+                    blame.annotate(error, fn, what, index, result.attempt, entry.worker)
+                values = result.values[start - result.lo : stop - result.lo]
+                entry.target._settle(base + start, values, mine or None, run, now)
+            start = stop + 1
+
+    def carve(self, command: do.Carve) -> None:
+        """A part of a task is a task of its own from now on."""
+        task, new, lo, hi = command
+        entry = self.entries[task]
+        part = Entry(entry.call, entry.target, entry.family, entry.index, entry.base + lo, hi - lo)
+        self.entries[new] = part
+        entry.open -= hi - lo
+        if entry.open <= 0 and self.failing is None:
+            self.entries.pop(task, None)
+        entry.target._carved(new)
+
+    def end(self, command: do.Ended, death: Death | None, broken: BaseException | None) -> None:
+        """Calls end without a result, as `command.how` says.
+
+        `death`: how the worker ended, where one did. `broken`: the error of a broken pool.
+        """
+        task, attempt, lo, hi, how, worker = command
+        entry = self.entries.get(task)
+        if entry is None:
+            return
+        entry.open -= hi - lo
+        if entry.open <= 0:
+            self.entries.pop(task, None)
+        if how == "cancelled":
+            self.owed.append((entry.target._cancelled, (entry.base + lo, entry.base + hi)))
+        elif how == "failed" and self.failing is not None:
+            result, offset = self.failing
+            errors = {offset: (result.errors or {})[offset]}
+            one = result._replace(lo=offset, hi=offset + 1, values=(None,), errors=errors)
+            self.owed.append((self._settle_mixed, (entry, one, None, self._clock())))
+        elif broken is not None:
+            self.fail(entry, lo, hi, broken, attempt, worker)
+        else:
+            for offset in range(lo, hi):
+                error = self._charge(entry, offset, how, attempt, death)
+                self.fail(entry, offset, offset + 1, error, attempt, worker)
+
+    def _charge(
+        self, entry: Entry, offset: int, how: str, attempt: int, death: Death | None
+    ) -> BaseException:
+        fn, what, index = entry.target._describe(entry.base + offset)
+        return blame.ended(
+            how,
+            death,
+            fn,
+            what,
+            index,
+            attempt,
+            timeout=self.families[entry.family].timeout,
+            memory_limit=self._memory_limit,
+        )
+
+    def fail(
+        self,
+        entry: Entry,
+        lo: int,
+        hi: int,
+        error: BaseException,
+        attempt: int,
+        worker: int | None,
+    ) -> None:
+        """The calls `lo` to `hi` end with `error`."""
+        first = entry.base + lo
+        errors = {first + at: error for at in range(hi - lo)}
+        run = (attempt, worker, 0.0, 0.0)
+        values = [None] * (hi - lo)
+        self.owed.append((entry.target._settle, (first, values, errors, run, self._clock())))
+
+    def abandon(self, error: BaseException) -> None:
+        """End everything: what was sent to a worker with `error`, the rest as cancelled."""
+        entries, self.entries = self.entries, {}
+        for entry in entries.values():
+            if entry.worker is None:
+                self.owed.append((entry.target._cancelled, (entry.base, entry.base + entry.open)))
+            else:
+                self.fail(entry, 0, entry.open, error, 1, entry.worker)

@@ -1,0 +1,454 @@
+"""Frames on a stream socket: many small ones in one system call, big ones without a copy.
+
+A frame is a header of 10 bytes (u64 length of the body, u8 kind, u8 number of descriptors), then
+the body. Descriptors travel beside (SCM_RIGHTS), attached to the first byte of their frame.
+
+Guarantees
+    * Frames arrive whole and in the order in which they were posted, or not at all.
+    * ``post`` never blocks and makes no system call. ``flush`` never blocks. Both may be called
+      from any thread; whoever flushes takes the frames of all others along.
+    * What arrived before the end of the stream is handed out before ``eof`` is set.
+    * A broken connection is a state (``broken``, ``eof``), never an exception.
+
+Assumptions
+    * One `Outbox` for each writing side of a socket and one `Inbox` for each reading side: bytes
+      that somebody else writes or reads in between cannot be told from ours.
+    * An `Inbox` is read by one thread at a time.
+
+The socket's own blocking mode does not matter: every call says for itself (MSG_DONTWAIT) whether
+it may wait.
+"""
+
+from __future__ import annotations
+
+import array
+import errno
+import os
+import select
+import socket
+import struct
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+__all__ = ["MAX_FDS", "Frame", "Inbox", "Outbox"]
+
+Buffer = bytes | bytearray | memoryview
+
+_HEADER = struct.Struct("<QBB")
+_HEADER_SIZE = _HEADER.size
+MAX_FDS = 250  # the kernel takes 253 in one message
+
+_IOV_MAX = 512  # the kernel takes 1024; beyond some dozens there is nothing to gain
+_SEND_AT_ONCE = 1 << 20  # bytes gathered for one system call; a socket buffer holds about 200 KiB
+_JOIN_BELOW = 8192  # a frame smaller than this is one piece of memory: cheaper than many vectors
+_DONTWAIT = socket.MSG_DONTWAIT | getattr(socket, "MSG_NOSIGNAL", 0)
+_CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+
+_GONE = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.EBADF, errno.ESHUTDOWN)
+# The kernel's memory, or its count of descriptors in flight, is used up for the moment. The
+# reader's next read helps; until then the socket looks writable, and the caller comes again.
+_LATER = (errno.EAGAIN, errno.EWOULDBLOCK, errno.ENOBUFS, errno.ENOMEM, errno.ETOOMANYREFS)
+
+
+class Frame(NamedTuple):
+    """One frame as it arrived.
+
+    Attributes:
+        kind: the number that it was posted with.
+        body: small bodies are ``bytes``; big ones a memoryview of memory of their own.
+        fds: the descriptors that came with it, close-on-exec; the receiver owns them.
+        lost_fds: descriptors were sent, but this process had no room for (all of) them; `fds`
+            is empty then.
+    """
+
+    kind: int
+    body: bytes | memoryview
+    fds: tuple[int, ...] = ()
+    lost_fds: bool = False
+
+
+class _Message:
+    """A frame on its way out."""
+
+    __slots__ = ("fds", "left", "on_sent", "parts")
+
+    def __init__(
+        self,
+        parts: list[Buffer],
+        left: int,
+        fds: Sequence[int],
+        on_sent: Callable[[], None] | None,
+    ) -> None:
+        self.parts = parts
+        self.left = left  # bytes not yet written
+        self.fds = fds  # emptied as soon as the first byte is written
+        self.on_sent = on_sent
+
+
+class Outbox:
+    """The writing side: ``post`` queues, ``flush`` writes what it can.
+
+    Attributes:
+        broken: the other side is gone; all that was queued is dropped, and so is what comes.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.broken = False
+        self._sock = sock
+        self._queue: deque[_Message] = deque()
+        self._writing = threading.Lock()
+
+    def post(
+        self,
+        kind: int,
+        chunks: Sequence[Buffer] = (),
+        fds: Sequence[int] = (),
+        on_sent: Callable[[], None] | None = None,
+    ) -> None:
+        """Queue a frame; its body is the concatenation of `chunks`. Never blocks.
+
+        Args:
+            kind: 0 to 255.
+            chunks: C-contiguous; big ones are not copied, so they must not change until sent.
+            fds: descriptors to pass on, at most `MAX_FDS`; they stay the caller's, who must not
+                close them before `on_sent`.
+            on_sent: called once by the flushing thread when the last byte has been written or
+                the frame was dropped because the connection broke. It must not raise.
+        """
+        if len(fds) > MAX_FDS:
+            raise ValueError(f"at most {MAX_FDS} descriptors go with a frame, not {len(fds)}")
+        size = 0
+        for chunk in chunks:
+            size += chunk.nbytes if isinstance(chunk, memoryview) else len(chunk)
+        header = _HEADER.pack(size, kind, len(fds))
+        parts: list[Buffer]
+        if size < _JOIN_BELOW:
+            parts = [b"".join((header, *chunks))]
+        else:
+            parts = [header]
+            parts += [c.cast("B") if isinstance(c, memoryview) else c for c in chunks if len(c)]
+        self._queue.append(_Message(parts, _HEADER_SIZE + size, fds, on_sent))
+
+    @property
+    def pending(self) -> bool:
+        """Whether something waits to be written."""
+        return bool(self._queue)
+
+    def flush(self) -> bool:
+        """Write until nothing is left (True) or the socket is full (False: come again then).
+
+        Never blocks. When another thread is at it, this returns True at once: that thread takes
+        our frames along, and it is the one that hears whether the socket is full.
+        """
+        # Why the queue is looked at again after the lock was released. Without that:
+        #   1. A holds the lock, and finds the queue empty.
+        #   2. B posts a frame, fails to get the lock, and returns: A will do it.
+        #   3. A releases the lock. The frame stays, and nobody comes for it.
+        # B posts before it tries the lock, and A looks after it let go of it. So if B's try
+        # failed, it came before A's release, B's frame before A's look, and A sees it.
+        while self._queue:
+            if not self._writing.acquire(blocking=False):
+                return True
+            try:
+                emptied = self._write()
+            finally:
+                self._writing.release()
+            if not emptied:
+                # Frames posted since are behind the one that is stuck; whoever watches for
+                # writability on our behalf writes them too.
+                return False
+        return True
+
+    def flush_blocking(self) -> None:
+        """Write everything, however long the reader takes; ends when the connection breaks."""
+        if self.flush() and not self._queue:
+            return
+        poll = select.poll()
+        try:
+            poll.register(self._sock, select.POLLOUT)
+            while not self.flush():
+                poll.poll()  # ends with POLLHUP or POLLERR when the reader is gone
+        except (OSError, ValueError):  # closed under our feet
+            self._break()
+
+    def _write(self) -> bool:
+        """With the lock held: write until the queue is empty (True) or the socket full."""
+        queue = self._queue
+        while queue:
+            message = queue[0]
+            fds = message.fds
+            if len(queue) > 1 and not fds:
+                buffers = self._gather()
+            else:
+                buffers = message.parts
+            if len(buffers) > _IOV_MAX:
+                buffers = buffers[:_IOV_MAX]
+            try:
+                if fds:
+                    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
+                    sent = self._sock.sendmsg(buffers, rights, _DONTWAIT)
+                elif len(buffers) == 1:
+                    sent = self._sock.send(buffers[0], _DONTWAIT)
+                else:
+                    sent = self._sock.sendmsg(buffers, (), _DONTWAIT)
+            except OSError as error:
+                if error.errno in _LATER:
+                    return False
+                # The peer is gone, or the socket is no longer ours: either way nothing more
+                # will ever get through. (A descriptor of the caller's that is closed already
+                # gives EBADF too; half a conversation is worth nothing, so it ends as well.)
+                self._drop()
+                return True
+            self._consume(sent)
+        return True
+
+    def _gather(self) -> list[Buffer]:
+        """The parts of as many messages as go out in one call: none with descriptors."""
+        buffers: list[Buffer] = []
+        size = 0
+        # Other threads append while we look: an index is safe, an iterator would raise.
+        for number in range(len(self._queue)):
+            message = self._queue[number]
+            if message.fds:
+                break
+            buffers += message.parts
+            size += message.left
+            if size >= _SEND_AT_ONCE or len(buffers) >= _IOV_MAX:
+                break
+        return buffers
+
+    def _consume(self, sent: int) -> None:
+        """Take `sent` written bytes off the queue."""
+        queue = self._queue
+        while sent:
+            message = queue[0]
+            message.fds = ()
+            if sent >= message.left:
+                sent -= message.left
+                queue.popleft()
+                if message.on_sent is not None:
+                    message.on_sent()
+                continue
+            message.left -= sent
+            parts = message.parts
+            done = 0
+            while sent >= len(parts[done]):
+                sent -= len(parts[done])
+                done += 1
+            del parts[:done]
+            if sent:
+                parts[0] = memoryview(parts[0])[sent:]
+            return
+
+    def _break(self) -> None:
+        """Give the connection up, and tell all who wait for a frame to be sent."""
+        with self._writing:
+            self._drop()
+
+    def _drop(self) -> None:
+        """With the lock held: the connection is broken, so drop everything."""
+        self.broken = True
+        while self._queue:
+            message = self._queue.popleft()
+            if message.on_sent is not None:
+                message.on_sent()
+
+    def close(self) -> None:
+        """Drop what is queued (each ``on_sent`` is called). The socket stays the caller's."""
+        self._break()
+
+
+class _Group(NamedTuple):
+    """The descriptors that came with one read: those of one frame, by the kernel's rule."""
+
+    fds: tuple[int, ...]
+    truncated: bool
+
+
+class Inbox:
+    """The reading side.
+
+    Attributes:
+        eof: the other side has closed or died, and everything before that was handed out.
+        drained: the last read took all there was at that moment.
+    """
+
+    _SIZE = 1 << 18  # of the receive buffer: as much as a socket's buffer holds
+    _OWN_BELOW = 1 << 16  # a body smaller than this is copied out of the receive buffer
+    _AT_ONCE = 4 << 20  # bytes that one read() takes before it returns
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.eof = False
+        self.drained = False
+        self._sock = sock
+        self._memory = bytearray(self._SIZE)
+        self._view = memoryview(self._memory)
+        self._end = 0  # the buffer holds bytes 0 to _end of frames not complete yet
+        self._groups: deque[_Group] = deque()
+        self._big: memoryview | None = None  # the body that is being received in place
+        self._big_filled = 0
+        self._big_frame: tuple[int, tuple[int, ...], bool] = (0, (), False)
+        self._ancillary = socket.CMSG_SPACE(MAX_FDS * array.array("i").itemsize)
+
+    def read(self) -> list[Frame]:
+        """Return the complete frames that can be had without waiting, about 4 MB at most.
+
+        Fewer than there are may come: a level-triggered selector tells. See `drained`, `drain`.
+        """
+        frames: list[Frame] = []
+        budget = self._AT_ONCE
+        self.drained = False
+        while budget > 0 and not self.eof:
+            got, full = self._receive(_DONTWAIT, frames)
+            if not full:
+                self.drained = True
+                break
+            budget -= got
+        return frames
+
+    def read_blocking(self) -> list[Frame]:
+        """Wait for at least one complete frame, then return those that came with it.
+
+        Returns an empty list only at the end of the stream (``eof``).
+        """
+        frames: list[Frame] = []
+        while not frames and not self.eof:
+            got, _ = self._receive(0, frames)
+            if got == 0 and not self.eof:
+                # The socket itself is in non-blocking mode.
+                poll = select.poll()
+                poll.register(self._sock, select.POLLIN)
+                poll.poll()
+        return frames
+
+    def drain(self) -> list[Frame]:
+        """Return all complete frames up to the end of the stream, or to the last byte there is."""
+        frames = self.read()
+        while not (self.eof or self.drained):
+            frames += self.read()
+        return frames
+
+    def _receive(self, flags: int, frames: list[Frame]) -> tuple[int, bool]:
+        """Read once. Returns how many bytes came, and whether there may be more at once."""
+        try:
+            if self._big is not None:
+                got, room = self._receive_big(flags, frames)
+                more = got == room
+            else:
+                got, more = self._receive_small(flags)
+        except (BlockingIOError, InterruptedError):
+            return 0, False
+        except OSError as error:
+            if error.errno not in _GONE and error.errno != errno.ETIMEDOUT:
+                raise
+            got, more = 0, False
+        if got == 0:
+            self._finish()
+            return 0, False
+        if self._big is None:
+            self._cut(frames)
+        return got, more
+
+    def _receive_big(self, flags: int, frames: list[Frame]) -> tuple[int, int]:
+        """Read into the body under way. No descriptor can come here: they are with headers."""
+        assert self._big is not None
+        room = len(self._big) - self._big_filled
+        got = self._sock.recv_into(self._big[self._big_filled :], 0, flags)
+        self._big_filled += got
+        if got == room:
+            kind, fds, lost = self._big_frame
+            frames.append(Frame(kind, self._big, fds, lost))
+            self._big = None
+        return got, room
+
+    def _receive_small(self, flags: int) -> tuple[int, bool]:
+        room = self._SIZE - self._end
+        got, ancillary, returned, _ = self._sock.recvmsg_into(
+            (self._view[self._end :],), self._ancillary, flags | _CLOEXEC
+        )
+        self._end += got
+        if ancillary or returned & socket.MSG_CTRUNC:
+            self._groups.append(_take_fds(ancillary, bool(returned & socket.MSG_CTRUNC)))
+            # The kernel ends a read behind descriptors, so a short read says nothing here.
+            return got, True
+        return got, got == room
+
+    def _cut(self, frames: list[Frame]) -> None:
+        """Cut what is in the buffer into frames."""
+        view, end, at = self._view, self._end, 0
+        unpack = _HEADER.unpack_from
+        while end - at >= _HEADER_SIZE:
+            size, kind, count = unpack(view, at)
+            start = at + _HEADER_SIZE
+            stop = start + size
+            if stop <= end and size < self._OWN_BELOW:
+                if count:
+                    frames.append(Frame(kind, bytes(view[start:stop]), *self._claim(count)))
+                else:
+                    frames.append(_new_frame(Frame, (kind, bytes(view[start:stop]), (), False)))
+                at = stop
+                continue
+            if size < self._OWN_BELOW:
+                break
+            body = memoryview(bytearray(size))
+            here = min(stop, end)
+            body[: here - start] = view[start:here]
+            fds, lost = self._claim(count) if count else ((), False)
+            at = here
+            if here == stop:
+                frames.append(Frame(kind, body, fds, lost))
+                continue
+            self._big, self._big_filled, self._big_frame = body, here - start, (kind, fds, lost)
+        if at:
+            left = end - at
+            if left:
+                self._memory[:left] = self._memory[at:end]
+            self._end = left
+
+    def _claim(self, count: int) -> tuple[tuple[int, ...], bool]:
+        """The descriptors of the frame whose header was just read."""
+        if self._groups:
+            group = self._groups.popleft()
+            if len(group.fds) == count and not group.truncated:
+                return group.fds, False
+            _close_all(group.fds)
+        return (), True
+
+    def _finish(self) -> None:
+        """The stream has ended: a frame that is not complete will never be."""
+        self.eof = True
+        self.drained = True
+        if self._big is not None:
+            _close_all(self._big_frame[1])
+            self._big = None
+        while self._groups:
+            _close_all(self._groups.popleft().fds)
+
+    def close(self) -> None:
+        """Close descriptors that nobody took. The socket stays the caller's."""
+        self._finish()
+
+
+_new_frame = tuple.__new__  # skips the argument handling of NamedTuple: a third of the cost
+
+
+def _take_fds(ancillary: list[tuple[int, int, bytes]], truncated: bool) -> _Group:
+    """Decode the descriptors that came with a read."""
+    fds = array.array("i")
+    for level, kind, data in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
+    if not _CLOEXEC:
+        for fd in fds:
+            os.set_inheritable(fd, False)
+    return _Group(tuple(fds), truncated)
+
+
+def _close_all(fds: Sequence[int]) -> None:
+    for fd in fds:
+        try:
+            os.close(fd)
+        except OSError:  # closed by someone else: nothing left to do
+            pass
