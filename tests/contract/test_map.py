@@ -359,3 +359,13 @@ def test_forgetting_a_map_cancels_it(parallel_kind: str, gate: Gate) -> None:
         del results
         eventually(lambda: pool.statistics().queued == 0)
     assert len(f.notes(gate.started)) < 400
+
+
+@pytest.mark.parametrize("dropped", [True, False])
+def test_what_nobody_asks_for_is_still_done(parallel_kind: str, dropped: bool, gate: Gate) -> None:
+    """As concurrent.futures: ``pool.map(save, files)`` for its effects alone does them all."""
+    with make(parallel_kind) as pool:
+        results = pool.map(f.noted, itertools.repeat(gate.started, 200), range(200))
+        if dropped:
+            del results
+    assert sorted(map(int, f.notes(gate.started))) == list(range(200))

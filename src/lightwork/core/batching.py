@@ -14,7 +14,8 @@ from __future__ import annotations
 from heapq import heapify, heappop, heappush
 from math import inf
 
-from .commands import Carve, Command, Part, Send
+from .commands import Command, Part, Send
+from .moves import carve
 from .records import BUSY, DRAINING, SENT, Book, Family, Task, Worker
 
 __all__ = ["Batches", "Victims", "chunk_calls", "cut_in_half"]
@@ -64,14 +65,6 @@ class Batches:
         self._ready = book.ready
         self._victims = victims
 
-    def carve(self, task: Task, lo: int, hi: int, commands: list[Command]) -> Task:
-        """Make the calls `lo` to `hi` of a task a task of its own; the caller adjusts `task`."""
-        book = self._book
-        book.last_task = number = book.last_task + 1
-        part = book.tasks[number] = book.carved_class(number, task, lo, hi)
-        commands.append(Carve(task.number, number, lo, hi))
-        return part
-
     def may_top_up(self, worker: Worker) -> bool:
         """Whether a worker that is at work should be given more already."""
         if worker.silent or not self._book.prefetch:
@@ -89,7 +82,7 @@ class Batches:
             worker.heard = now
         share = -(-ready.calls // max(book.alive, 1))
         room = inf if book.max_calls is None else book.max_calls - worker.given
-        held, load, target = worker.held, worker.load, TARGET
+        held, load = worker.held, worker.load
         expected = worker.expected() if held else 0.0
         parts: list[Part] = []
         count = 0
@@ -143,7 +136,7 @@ class Batches:
         if keep > room:
             keep = int(room)  # a worker runs exactly max_calls: to be exact is all it is for
         if keep < calls:
-            rest = self.carve(task, start + keep, task.calls, commands)
+            rest = carve(self._book, task, start + keep, task.calls, commands)
             task.calls = start + keep
             self._ready.give_back(rest)
         return keep

@@ -58,7 +58,7 @@ class Resolve(NamedTuple):
 
 
 class Carve(NamedTuple):
-    """Task `new` stands for the calls `lo` to `hi` of `task` from now on (offsets start at 0 anew)."""
+    """Task `new` stands for the calls `lo` to `hi` of `task` from now on; offsets start anew at 0."""
 
     task: int
     new: int

@@ -80,7 +80,9 @@ class Crew:
             self.tries += 1
             wait = min(FIRST_WAIT * 2 ** min(self.tries - 1, 10), LONGEST_WAIT)
             self.hold_until = now + wait
-        return self.tries >= TRIES and not book.alive
+        return self.tries >= TRIES and all(
+            worker.state in (LEAVING, KILLED) for worker in book.workers.values()
+        )
 
     # -- resting -------------------------------------------------------------------------------
 
@@ -143,7 +145,8 @@ class Crew:
         """A worker has been given its last batch: another one gets ready meanwhile."""
         book = self._book
         self._leave(worker, DRAINING)
-        if not self.tries and book.alive < book.target and not (book.closing and not book.ready.tasks):
+        needed = book.ready.tasks or not book.closing
+        if needed and not self.tries and book.alive < book.target:
             self._start(commands)
 
     def kill(

@@ -124,9 +124,7 @@ class Watch:
         if task.wish == "kill":
             self._end(worker, task, running, "killed", commands)
             return
-        limit = task.family.timeout
-        if limit is None:
-            return self._look_again(worker, inf, now)
+        limit = inf if task.family.timeout is None else task.family.timeout
         due = (running.since or worker.heard) + limit
         if due <= now:
             self._end(worker, task, running, "timed-out", commands)

@@ -22,6 +22,7 @@ it may wait.
 from __future__ import annotations
 
 import array
+import contextlib
 import errno
 import os
 import select
@@ -448,7 +449,5 @@ def _take_fds(ancillary: list[tuple[int, int, bytes]], truncated: bool) -> _Grou
 
 def _close_all(fds: Sequence[int]) -> None:
     for fd in fds:
-        try:
+        with contextlib.suppress(OSError):  # closed by someone else: nothing left to do
             os.close(fd)
-        except OSError:  # closed by someone else: nothing left to do
-            pass

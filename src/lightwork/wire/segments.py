@@ -143,7 +143,7 @@ class Arena:
         raise OSError(errno.EBADF, "the arena was closed while it was written to")
 
     def free(self, segment_id: int) -> None:
-        """The reader is done with it: keep its pages for the next write. Unknown ids are ignored."""
+        """The reader is done: keep the pages for another write. Unknown ids are ignored."""
         with self._lock:
             memory = self._leased.pop(segment_id, None)
             if memory is None:
@@ -254,9 +254,7 @@ def _write_all(fd: int, view: memoryview, offset: int) -> None:
 _watched: dict[int, weakref.ref[Any]] = {}
 
 
-def map_segment(
-    fd: int, size: int, spans: Spans, on_free: Callable[[], None]
-) -> list[memoryview]:
+def map_segment(fd: int, size: int, spans: Spans, on_free: Callable[[], None]) -> list[memoryview]:
     """Map a segment, and return a writable view of each of its buffers. Closes `fd`, always.
 
     Args:

@@ -9,16 +9,11 @@ everything is still in its place. Anything mutable on the way, and there is no s
 
 from __future__ import annotations
 
-import datetime
-import decimal
 import enum
-import fractions
 import functools
-import pathlib
-import re
 import sys
 import types
-import uuid
+from collections.abc import Callable
 from operator import is_
 from typing import Any
 
@@ -32,14 +27,24 @@ _IMMUTABLE: frozenset[type] = frozenset(
     {
         *(bool, bytes, complex, float, int, range, str),
         *(type(None), type(Ellipsis), type(NotImplemented)),
-        *(datetime.date, datetime.datetime, datetime.time, datetime.timedelta, datetime.timezone),
-        *(decimal.Decimal, fractions.Fraction, uuid.UUID, re.Pattern),
-        *(pathlib.PurePosixPath, pathlib.PureWindowsPath, type(pathlib.Path())),
         # What a class's dictionary is full of. They belong to their class and cannot change.
         *(types.GetSetDescriptorType, types.MemberDescriptorType, types.MethodDescriptorType),
         *(types.WrapperDescriptorType, types.ClassMethodDescriptorType, types.GenericAlias),
     }
 )
+
+# The same, by name: to import them all for this would cost more than it saves.
+_IMMUTABLE_NAMES = {
+    "_collections": {"_tuplegetter"},
+    "datetime": {"date", "datetime", "time", "timedelta", "timezone"},
+    "decimal": {"Decimal"},
+    "fractions": {"Fraction"},
+    "numpy": {"ufunc"},
+    "pathlib": {"PosixPath", "PurePosixPath"},
+    "pathlib._local": {"PosixPath", "PurePosixPath"},  # since Python 3.13
+    "re": {"Pattern"},
+    "uuid": {"UUID"},
+}
 
 # Entries of a class's dictionary that are made with the class, and then left alone.
 _CLASS_NOISE = frozenset(
@@ -55,17 +60,14 @@ _CLASS_NOISE = frozenset(
 _TOO_MANY = 1000  # things to check: beyond, pickling is no slower than looking
 
 
-def _code_names(code: types.CodeType) -> frozenset[str]:
+@functools.lru_cache(maxsize=1024)  # by equality of code objects: of what they do
+def code_names(code: types.CodeType) -> frozenset[str]:
+    """Return the names that `code`, or code inside it, may look up: globals, and attributes."""
     names = set(code.co_names)
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
             names |= code_names(constant)
     return frozenset(names)
-
-
-# By equality of code objects, which compares what they do.
-code_names = functools.lru_cache(maxsize=1024)(_code_names)
-code_names.__doc__ = """Names that `code`, or code inside it, may look up as globals (or attributes)."""
 
 
 class Snapshot:
@@ -75,11 +77,12 @@ class Snapshot:
         modules: names of the importable modules that it refers to.
     """
 
-    __slots__ = ("_cells", "_classes", "_dicts", "_functions", "_seen", "modules")
+    __slots__ = ("_cells", "_classes", "_dicts", "_functions", "_seen", "_sizes", "modules")
 
     def __init__(self) -> None:
         self.modules: dict[str, None] = {}
         self._dicts: list[tuple[dict[str, Any], str, Any]] = []
+        self._sizes: list[tuple[dict[str, Any], int]] = []
         self._cells: list[tuple[types.CellType, Any]] = []
         self._functions: list[tuple[types.FunctionType, tuple[Any, ...]]] = []
         self._classes: list[tuple[type, tuple[Any, ...]]] = []
@@ -89,6 +92,9 @@ class Snapshot:
         """Return whether everything is where it was. About 0.1 µs for each thing."""
         for names, name, value in self._dicts:
             if names.get(name, _ABSENT) is not value:
+                return False
+        for names, size in self._sizes:
+            if len(names) != size:
                 return False
         for function, kept in self._functions:
             if not all(map(is_, _parts(function), kept)):
@@ -120,8 +126,8 @@ class Snapshot:
         if issubclass(kind, type):
             return self._add_class(value)
         if issubclass(kind, enum.Enum):
-            return self._add_class(kind)
-        return kind.__module__ == "numpy" and kind.__name__ == "ufunc"
+            return self.add(kind)
+        return kind.__qualname__ in _IMMUTABLE_NAMES.get(kind.__module__, ())
 
     def _add_module(self, module: types.ModuleType) -> bool:
         self.modules[module.__name__] = None
@@ -144,13 +150,14 @@ class Snapshot:
             self._cells.append((cell, value))
             if value is not _ABSENT and not self.add(value):
                 return False
-        return self.add(function.__defaults__ or ()) and all(
-            self._add_dict(names)
-            for names in (function.__kwdefaults__, function.__dict__)
-            if names
+        return (
+            self.add(function.__defaults__ or ())
+            and self._add_dict(function.__kwdefaults__ or {})
+            and self._add_dict(function.__dict__)
         )
 
     def _add_dict(self, names: dict[str, Any]) -> bool:
+        self._sizes.append((names, len(names)))
         for name, value in names.items():
             self._dicts.append((names, name, value))
             if not self.add(value):
@@ -163,13 +170,9 @@ class Snapshot:
         return owner is None or isinstance(owner, types.ModuleType)
 
     def _add_partial(self, partial: functools.partial[Any]) -> bool:
-        if not (self.add(partial.func) and self.add(partial.args)):
-            return False
-        self._add_size(partial.keywords)
-        return self._add_dict(partial.keywords)
-
-    def _add_size(self, names: dict[str, Any]) -> None:
-        """Names that are added later are not seen one by one: watch for a few that matter."""
+        return (
+            self.add(partial.func) and self.add(partial.args) and self._add_dict(partial.keywords)
+        )
 
     def _add_wrapper(self, wrapper: Any) -> bool:
         # staticmethod, classmethod; a cached function, whose cache is not sent.
@@ -189,9 +192,7 @@ class Snapshot:
         if issubclass(cls, enum.Enum):
             return self._add_enum(cls)
         return all(
-            self.add(value) or type(value).__name__ == "_tuplegetter"
-            for name, value in cls.__dict__.items()
-            if name not in _CLASS_NOISE
+            self.add(value) for name, value in cls.__dict__.items() if name not in _CLASS_NOISE
         )
 
     def _add_enum(self, cls: type[enum.Enum]) -> bool:
@@ -206,15 +207,7 @@ class Snapshot:
 
 def _parts(function: types.FunctionType) -> tuple[Any, ...]:
     """What a function is made of, besides what its cells and dictionaries hold."""
-    keywords = function.__kwdefaults__
-    attributes = function.__dict__
-    return (
-        function.__code__,
-        function.__defaults__,
-        keywords,
-        len(keywords) if keywords else 0,  # small ints: compared by identity as all the rest
-        len(attributes),
-    )
+    return function.__code__, function.__defaults__, function.__kwdefaults__
 
 
 def _contents(cell: types.CellType) -> Any:
@@ -224,7 +217,7 @@ def _contents(cell: types.CellType) -> Any:
         return _ABSENT
 
 
-_LOOK: dict[type, Any] = {
+_LOOK: dict[type, Callable[[Snapshot, Any], bool]] = {
     types.ModuleType: Snapshot._add_module,
     types.FunctionType: Snapshot._add_function,
     types.BuiltinFunctionType: Snapshot._add_builtin,

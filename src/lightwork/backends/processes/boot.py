@@ -12,7 +12,6 @@ import os
 import signal
 import struct
 import sys
-import tempfile
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -24,13 +23,17 @@ __all__ = [
     "MAX_FDS",
     "RECORD",
     "SERVER_CODE",
-    "STARTED",
     "START",
+    "STARTED",
     "execute_server",
     "kill_group",
+    "parent_only",
     "reap",
     "store",
 ]
+
+parent_only: set[int] = set()
+"""Descriptors that a worker forked straight from this process must not keep."""
 
 RECORD = struct.Struct("<cqq")
 STARTED, FAILED, ENDING, ENDED = b"S", b"F", b"E", b"X"
@@ -51,6 +54,8 @@ def store(content: dict[str, Any]) -> int:
     if hasattr(os, "memfd_create"):
         fd = os.memfd_create("lightwork")
     else:
+        import tempfile
+
         with tempfile.TemporaryFile() as file:
             fd = os.dup(file.fileno())
     try:

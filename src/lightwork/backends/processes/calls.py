@@ -13,30 +13,23 @@ same list share it in the worker, as they do in the caller.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 from ...wire.functions import FunctionTable, Shipped
 from ...wire.pickling import Packed, pack, pack_plain
-from .messages import Cargo
+from .messages import EACH, PLAIN, SINGLE, Cargo
 
-__all__ = ["EACH", "PLAIN", "SINGLE", "Call", "Chunk", "PlainChunk", "Single", "chunk", "single"]
+__all__ = ["Call", "Chunk", "PlainChunk", "Single", "chunk", "single"]
 
-SINGLE, PLAIN, EACH = 0, 1, 2
-"""Forms of a parcel's payload, as the worker is told."""
-
-
-class Payload(NamedTuple):
-    """What the worker is told: the form, and what it is opened with."""
-
-    form: int
-    item: Any
-
+Payload = tuple[int, Any]
+"""The form (see messages), and what it is opened with."""
 
 class Single:
     """One call: the pickled ``(args, kwargs)``."""
 
     __slots__ = ("function", "packed", "plain", "size")
     calls = 1
+    star = False
 
     def __init__(self, function: Shipped, packed: Packed) -> None:
         self.function = function
@@ -46,7 +39,7 @@ class Single:
 
     def encode(self, lo: int, hi: int, cargo: Cargo) -> Payload:
         """The payload of calls `lo` to `hi`."""
-        return Payload(SINGLE, cargo.item(self.packed))
+        return SINGLE, cargo.item(self.packed)
 
 
 class PlainChunk:
@@ -64,8 +57,7 @@ class PlainChunk:
 
     def encode(self, lo: int, hi: int, cargo: Cargo) -> Payload:
         """The payload of calls `lo` to `hi`."""
-        item = cargo.item(Packed(self.data, (), True))
-        return Payload(PLAIN, (item, lo, hi, self.star))
+        return PLAIN, (cargo.item(Packed(self.data, (), True)), lo, hi)
 
 
 class Chunk:
@@ -87,7 +79,7 @@ class Chunk:
 
     def encode(self, lo: int, hi: int, cargo: Cargo) -> Payload:
         """The payload of calls `lo` to `hi`."""
-        return Payload(EACH, (tuple([cargo.item(one) for one in self.items[lo:hi]]), self.star))
+        return EACH, tuple([cargo.item(one) for one in self.items[lo:hi]])
 
 
 Call = Single | PlainChunk | Chunk

@@ -20,7 +20,16 @@ from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import Any, NoReturn
 
-__all__ = ["SPAWN_CODE", "begin_forked", "begin_served", "begin_spawned", "close_all_but", "die_with_parent"]
+__all__ = [
+    "SPAWN_CODE",
+    "begin_forked",
+    "begin_served",
+    "begin_spawned",
+    "caught_signals",
+    "close_all_but",
+    "die_with_parent",
+    "prctl",
+]
 
 SPAWN_CODE = (
     "import marshal, sys; body = marshal.load(open({body}, 'rb')); sys.path[:] = body['path']; "
@@ -39,7 +48,7 @@ def _find_prctl() -> Callable[..., int] | None:
     try:
         import ctypes
 
-        return ctypes.CDLL(None).prctl  # type: ignore[no-any-return]
+        return ctypes.CDLL(None).prctl
     except (ImportError, OSError, AttributeError):
         return None
 
@@ -65,13 +74,18 @@ def die_with_parent(parent: int) -> bool:
     return True
 
 
-def begin_served(body: Mapping[str, Any], fds: Sequence[int], server: int) -> NoReturn:
-    """The server has forked; this is the new process. Never returns."""
+def begin_served(
+    body: Mapping[str, Any], fds: Sequence[int], server: int, caught: Sequence[int]
+) -> NoReturn:
+    """The server has forked; this is the new process. Never returns.
+
+    `caught`: the server's `caught_signals`.
+    """
     with _ending_here():
         os.setpgid(0, 0)
         die_with_parent(server)
         close_all_but(fds)
-        _default_signals()
+        _default_signals(caught)
         _take_over(body)
         gc.enable()
         _run(body, fds)
@@ -85,27 +99,35 @@ def begin_spawned(body: Mapping[str, Any], fds: Sequence[int], server: int) -> N
         for fd in fds:
             os.set_inheritable(fd, False)
         close_all_but(fds)
-        _default_signals()
+        _default_signals(caught_signals())
         _take_over(body)
         _run(body, fds)
 
 
 def begin_forked(
-    body: Mapping[str, Any], fds: Sequence[int], parent: int, parent_fd: int | None
+    body: Mapping[str, Any],
+    fds: Sequence[int],
+    parent: int,
+    parent_fd: int | None,
+    drop: Sequence[int],
 ) -> NoReturn:
     """A thread of the parent has forked: a copy of everything that the user had.
 
-    The caller has closed what is ours in the parent; the user's descriptors stay, for that is
-    what was asked for.
+    `drop`: our descriptors in the parent. The user's stay, for that is what was asked for.
+    `parent_fd`: a pidfd of the parent's to watch; -1: there are none; None: the kernel tells.
     """
     with _ending_here():
         os.setpgid(0, 0)
+        gc.freeze()  # what the parent left as garbage must not be finalized here
+        for fd in set(drop) - set(fds):
+            with contextlib.suppress(OSError):
+                os.close(fd)
         if parent_fd is None:
             die_with_parent(parent)
         else:
             _watch(parent_fd, parent)
         _forget_parent()
-        _default_signals()
+        _default_signals(caught_signals())
         _apply_environment(body["env"])
         _empty_main()
         _run(body, fds)
@@ -138,12 +160,17 @@ def close_all_but(fds: Sequence[int]) -> None:
     os.closerange(last + 1, max(1 << 16, last + 1, os.sysconf("SC_OPEN_MAX")))
 
 
-def _default_signals() -> None:
+def caught_signals() -> list[int]:
+    """The signals that Python code handles here. Looking costs half a millisecond, so the server
+    does it once for all its children."""
+    return [n for n in signal.valid_signals() if callable(signal.getsignal(n))]
+
+
+def _default_signals(caught: Sequence[int]) -> None:
     """No Python handler of the server's or the parent's; Ctrl-C is the parent's affair."""
     signal.set_wakeup_fd(-1)
-    for number in signal.valid_signals():
-        if callable(signal.getsignal(number)):
-            signal.signal(number, signal.SIG_DFL)
+    for number in caught:
+        signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
@@ -214,8 +241,8 @@ def _forget_parent() -> None:
     """After a plain fork: leave alone what would act on the parent's behalf in this copy."""
     atexit._clear()
     threading = sys.modules.get("threading")
-    if threading is not None and hasattr(threading, "_threading_atexits"):
-        threading._threading_atexits = []
+    if threading is not None:
+        threading._threading_atexits = []  # type: ignore[attr-defined]
     devnull = os.open(os.devnull, os.O_RDONLY)
     os.dup2(devnull, 0)
     if devnull != 0:
@@ -272,7 +299,7 @@ def _exit_code(error: SystemExit) -> int:
     if isinstance(error.code, int):
         return error.code & 0xFF
     with contextlib.suppress(Exception):
-        print(error.code, file=sys.stderr)
+        sys.stderr.write(f"{error.code}\n")
     return 1
 
 

@@ -7,6 +7,7 @@ that moment stays locked for ever. That is why it is only done on request.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import sys
@@ -14,8 +15,9 @@ import threading
 import warnings
 
 from . import child
-from .boot import kill_group, reap
-from .launch import Exit, Spec, make_body
+from .body import make_body
+from .boot import kill_group, parent_only, reap
+from .launch import Exit, Spec
 
 __all__ = ["ForkLauncher", "ForkedChild"]
 
@@ -28,26 +30,158 @@ class ForkLauncher:
     def __init__(self) -> None:
         self._closed = False
 
+    def warm(self, entry: str) -> None:
+        """There is nothing to get ready."""
+
     def launch(self, spec: Spec) -> ForkedChild:
         if self._closed:
             raise ValueError("this launcher was closed")
         body = make_body(spec, "fork")
         parent = os.getpid()
-        # In the main thread the kernel's death signal serves, else the child needs a watcher.
-        main = threading.current_thread() is threading.main_thread()
-        parent_fd = None if main and child.prctl is not None else _pidfd(parent)
-        fds = [os.dup(fd) for fd in spec.fds]
-        try:
+        with contextlib.ExitStack() as stack:
+            fds = []
+            for fd in spec.fds:
+                fds.append(os.dup(fd))
+                stack.callback(os.close, fds[-1])
+            watched = _watched(parent)
+            if watched is not None and watched >= 0:
+                stack.callback(os.close, watched)
+            sentinel, held = _sentinel_pipe()
+            if held >= 0:
+                stack.callback(os.close, held)
             _flush()
             _allow_fork()
-            pid = os.fork()
+            pid = _fork()
             if pid == 0:
-                _become(body, fds, spec.fds, parent, parent_fd)
-        finally:
-            # Not reached in the child: `_become` never returns.
-            for fd in (*fds, *(() if parent_fd is None or parent_fd < 0 else (parent_fd,))):
-                os.close(fd)
-        return ForkedChild(pid)
+                # Never comes back, so what is on `stack` is not closed here.
+                child.begin_forked(body, fds, parent, watched, [*spec.fds, *parent_only])
+        return ForkedChild(pid, sentinel)
 
     def close(self) -> None:
         self._closed = True
+
+
+class ForkedChild:
+    """A child of this very process. See `launch.Child`."""
+
+    error: OSError | None = None
+
+    def __init__(self, pid: int, sentinel: int) -> None:
+        self.pid: int | None = pid
+        self._pid = pid
+        self._owner = os.getpid()
+        self._lock = threading.Lock()
+        self._exit: Exit | None = None
+        try:
+            self._sentinel = sentinel if sentinel >= 0 else os.pidfd_open(pid)
+        except OSError:
+            os.kill(pid, signal.SIGKILL)
+            reap(pid)
+            raise
+        parent_only.add(self._sentinel)
+
+    def fileno(self) -> int:
+        return self._sentinel
+
+    def poll(self) -> Exit | None:
+        with self._lock:
+            if self._exit is None and self._owner == os.getpid():
+                self._exit = self._look()
+            return self._exit
+
+    def kill(self) -> None:
+        """As long as `poll` has not reaped it, its pid is its own."""
+        with self._lock:
+            if self._exit is None and self._owner == os.getpid() and self._is_ours():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(self._pid, signal.SIGKILL)
+                kill_group(self._pid)
+
+    def close(self) -> None:
+        with self._lock:
+            if self._sentinel >= 0:
+                parent_only.discard(self._sentinel)
+                os.close(self._sentinel)
+                self._sentinel = -1
+
+    def _is_ours(self) -> bool:
+        """False if the user's code waited for all children, and so reaped this one."""
+        try:
+            # Does not reap; raises if there is no such child of ours.
+            os.waitid(os.P_PID, self._pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            return False
+        except AttributeError:  # macOS
+            pass
+        return True
+
+    def _look(self) -> Exit | None:
+        try:
+            if hasattr(os, "waitid"):
+                info = os.waitid(os.P_PID, self._pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+                if info is None:
+                    return None
+                if info.si_code != os.CLD_EXITED or info.si_status != 0:
+                    kill_group(self._pid)  # before reaping: its number is still its own
+                return Exit(*reap(self._pid))
+            gone, status, usage = os.wait4(self._pid, os.WNOHANG)
+            return Exit(os.waitstatus_to_exitcode(status), usage.ru_maxrss) if gone else None
+        except ChildProcessError:
+            return Exit(None, None)
+
+
+def _watched(parent: int) -> int | None:
+    """What the child shall watch to see the parent's end: None if the kernel tells it, else a
+    pidfd of the parent, or -1 where there are none."""
+    if threading.current_thread() is threading.main_thread() and child.prctl is not None:
+        return None
+    try:
+        return os.pidfd_open(parent)
+    except AttributeError:
+        return -1
+    except OSError as error:
+        if error.errno in (errno.ENOSYS, errno.EPERM):
+            return -1
+        raise
+
+
+def _sentinel_pipe() -> tuple[int, int]:
+    """Where there are no pidfds: a pipe that ends with the child. Else (-1, -1)."""
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except (AttributeError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in (errno.ENOSYS, errno.EPERM):
+            raise
+        return os.pipe()
+    return -1, -1
+
+
+def _fork() -> int:
+    """Fork with signals blocked; the child opens them when it has handlers of its own.
+
+    1. the fork returns in the child;  2. Ctrl-C comes, and raises KeyboardInterrupt there, before
+    any ``try`` of ours;  3. the child unwinds into the user's program, and runs it twice.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    pid = -1
+    try:
+        pid = os.fork()
+    finally:
+        if pid != 0:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    return pid
+
+
+def _flush() -> None:
+    """What waits in buffers now would be written by both."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
+
+
+def _allow_fork() -> None:
+    """Python 3.12 warns of what was asked for here by name. Only our own call is exempted."""
+    if sys.version_info >= (3, 12):
+        warnings.filterwarnings(
+            "ignore", _FORK_WARNING, DeprecationWarning, module=__name__.replace(".", r"\.")
+        )

@@ -27,14 +27,23 @@ from ...wire.segments import Arena, Segment, map_segment
 
 __all__ = [
     "CUT",
+    "EACH",
     "ERROR",
+    "EXACT",
     "FREE",
     "GROUP",
     "INIT_FAILED",
+    "INLINE",
     "LEAVE",
+    "LOADED",
+    "PLAIN",
     "READY",
     "RESULTS",
     "SEND",
+    "SINGLE",
+    "STAR",
+    "TIMED",
+    "TINY",
     "VALUE",
     "Cargo",
     "Header",
@@ -42,6 +51,7 @@ __all__ = [
     "Results",
     "plain_body",
     "read_plain",
+    "split",
 ]
 
 # -- kinds of frames, from the parent ------------------------------------------------------------
@@ -62,12 +72,19 @@ VALUE = 0
 ERROR = 1
 GROUP = 2
 
+# -- forms of a parcel's payload -----------------------------------------------------------------
+SINGLE = 0  # item: (args, kwargs) of one call
+PLAIN = 1  # (item, lo, hi): a list of the arguments of several calls, all plain; take [lo:hi]
+EACH = 2  # (item, ...): the argument of each call
+LOADED = 3  # in the worker only: the argument itself
+
 # -- flags of a parcel ------------------------------------------------------------------------------
 TIMED = 1
 TINY = 2
 EXACT = 4
+STAR = 8  # the argument of each call is to be unpacked: fn(*item)
 
-_INLINE = 32 * 1024
+INLINE = 32 * 1024
 _SHARED = 128 * 1024  # below this a copy through the socket is as fast as a mapping
 _LENGTH = struct.Struct("<I")
 
@@ -114,7 +131,7 @@ class Cargo:
         """Load a blob with its buffers; return how to find it. Never fails for want of memory
         or descriptors: then the bytes go in the frame."""
         data, buffers, _ = packed
-        if not buffers and len(data) <= _INLINE:
+        if not buffers and len(data) <= INLINE:
             return data
         views = [memoryview(data)]
         views += [buffer.raw() for buffer in buffers]

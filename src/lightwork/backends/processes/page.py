@@ -35,11 +35,9 @@ PHASE = 2
 SINCE = 3
 """``time.monotonic_ns()`` when the current call started, if its parcel is timed. Stored before
 STARTED, so that a reader never pairs a new call with an old time."""
-PACKING = 4
-"""In phase PACKING_GROUP: the position whose result is being pickled."""
-USED = 5
+USED = 4
 """In phase OVER_MEMORY: the resident bytes that were seen."""
-JOURNALED = 6
+JOURNALED = 5
 """How many bytes of the journal count."""
 
 # -- written by the parent -----------------------------------------------------------------------
@@ -53,14 +51,13 @@ IDLE = 0
 LOADING = 1  # the arguments of one call
 CALLING = 2
 PACKING_RESULT = 3
-PACKING_GROUP = 4  # one result of several calls that have ended: see PACKING
-SENDING = 5  # the call has ended; its result is on its way into the socket
-SENDING_GROUP = 6  # the same for a group of tiny calls: nobody to blame
-LOADING_MANY = 7  # one blob with the arguments of several calls
-INITIALIZING = 8
-OVER_MEMORY = 9  # between calls, over the memory limit: it leaves
+SENDING = 4  # the call has ended; its result is on its way into the socket
+SENDING_GROUP = 5  # the same for a group of tiny calls: nobody to blame
+LOADING_MANY = 6  # one blob with the arguments of several calls
+INITIALIZING = 7
+OVER_MEMORY = 8  # between calls, over the memory limit: it leaves
 
-IN_A_CALL = frozenset({LOADING, CALLING, PACKING_RESULT, PACKING_GROUP, LOADING_MANY})
+IN_A_CALL = frozenset({LOADING, CALLING, PACKING_RESULT, LOADING_MANY})
 """Phases in which time passes on the account of a call."""
 CHARGED = IN_A_CALL | {SENDING}
 """Phases in which a death is charged to a call."""

@@ -15,7 +15,6 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-import sysconfig
 from collections.abc import Iterator, Mapping, Sequence
 
 from .limits import NATIVE_NAMES
@@ -91,8 +90,7 @@ class Preloader:
         self.native = False  # a library that counted its threads when loaded is here
         self._tried = set(banned)
         self._stamps: dict[str, tuple[int, int] | None] = {}
-        paths = sysconfig.get_paths()
-        self._installed = tuple({paths[name] + os.sep for name in ("stdlib", "purelib", "platlib")})
+        self._installed: tuple[str, ...] | None = None
 
     def load(self, modules: Sequence[tuple[str, str]], env: Mapping[str, str]) -> bool:
         """Import (name, file) where that is safe. Returns False if harm was done: restart."""
@@ -125,6 +123,12 @@ class Preloader:
         return module is None or getattr(module, "__file__", file) == file
 
     def _note_files(self, names: Sequence[str]) -> None:
+        if self._installed is None:
+            import sysconfig
+
+            paths = sysconfig.get_paths()
+            folders = {paths[name] + os.sep for name in ("stdlib", "purelib", "platlib")}
+            self._installed = tuple(sorted(folders))
         for name in names:
             file = getattr(sys.modules.get(name), "__file__", None)
             if isinstance(file, str) and not file.startswith(self._installed):

@@ -83,18 +83,24 @@ class _Server:
         self.start = start
         self.status_of: dict[int, int] = dict(start["children"])  # pid -> status pipe
         self.preloader = Preloader(start["banned"])
+        self.settled = False
         self.control = socket.socket(fileno=CONTROL)
         self.poll = select.poll()
         self.descriptor_limit: tuple[int, int] | None = start["descriptor_limit"]
 
     def run(self) -> None:
         self._prepare()
+        if self.start["entry"] is not None:
+            _import(self.start["entry"])
         if self.start["pending"] is not None:
             status, body, *fds = self.start["pending"]
             self._serve(_Request(status, body, tuple(fds)))
         self._reap()
         while self._step():
-            pass
+            if not self.settled and not self.poll.poll(0):
+                # The first workers did not wait for this; later ones have it for nothing.
+                self.settled = True
+                _import("cloudpickle")
         self._kill_all()
 
     def _prepare(self) -> None:
@@ -117,6 +123,7 @@ class _Server:
             signal.signal(number, signal.SIG_IGN)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(self.wake_write, warn_on_full_buffer=False)
+        self.caught = child.caught_signals()
 
     def _watch_parent(self) -> int | None:
         """Have `poll` end when the parent does. Returns the time to wait at most, in ms."""
@@ -177,7 +184,9 @@ class _Server:
             os.chdir(body["cwd"] or os.curdir)
         sys.path[:] = body["path"]
         sys.argv[:] = body["argv"]
-        _import_entry(body["entry"])
+        _import(body["entry"])
+        if body["authkey"] is not None:
+            import multiprocessing.process  # noqa: F401 - each worker will want it
         if body["modules"]:
             unharmed = self.preloader.load(body["modules"], body["env"])
             self._own_signals()
@@ -214,7 +223,7 @@ class _Server:
                 _set_descriptor_limit(self.descriptor_limit)
             if fresh:
                 self._execute(request, body, server)
-            child.begin_served(body, request.fds, server)
+            child.begin_served(body, request.fds, server, self.caught)
         except BaseException as error:
             sys.excepthook(type(error), error, error.__traceback__)
         finally:
@@ -301,8 +310,8 @@ class _Server:
         execute_server(start, [CONTROL, *keep, *self.status_of.values()])
 
 
-def _import_entry(entry: str) -> None:
-    """Import the entry's module. An error is left to the worker, where it is reported."""
+def _import(entry: str) -> None:
+    """Import an entry's module. An error is left to the worker, where it is reported."""
     with contextlib.suppress(Exception):
         __import__(entry.partition(":")[0])
 

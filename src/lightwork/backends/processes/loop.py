@@ -1,0 +1,499 @@
+"""The loop of a worker process: takes frames of calls, runs them in order, answers.
+
+Theory of operation. One thread. What it is at is told in the page (page.py) by plain stores, so
+that the parent knows it at any moment, also after our death. Before each call the page is asked
+whether the call may start (PROTOCOL.md, "Taking back").
+
+Two ways to run a parcel:
+
+* *careful*: each call by itself; its result is pickled, and what it leaves behind is dropped, while
+  it is still the one to blame. Its result goes to the socket when a millisecond has passed since
+  the last one did, or when nothing else is at hand; until then it is in the journal.
+* *tiny* (the parent expects under 20 us a call, and the arguments are plain): a tight loop. Results
+  that are atoms are collected, and travel as one list; all others are pickled at once, since the
+  function may change them in its next call. A crash may repeat a millisecond of it.
+
+Guarantees: results are sent in the order of the calls; when the loop waits for the parent, it has
+said all that it has to say, and holds no reference to arguments or results.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import sys
+import time
+import traceback
+from collections import deque
+from typing import Any, NamedTuple, NoReturn
+
+from ...errors import LightworkError
+from ...wire.frames import Frame, Inbox, Outbox
+from ...wire.functions import FunctionCache
+from ...wire.pickling import Packed, pack, unpack
+from ...wire.remote import pack_error
+from . import messages
+from .answers import FLUSH, Answers
+from .limits import resident_bytes
+from .messages import EACH, ERROR, LOADED, PLAIN, SINGLE, STAR, TIMED, TINY, VALUE, Header, Hold
+from .page import (
+    CALLING,
+    IDLE,
+    LIMIT,
+    LOADING,
+    LOADING_MANY,
+    OVER_MEMORY,
+    PACKING_RESULT,
+    PHASE,
+    SINCE,
+    SLOTS,
+    STARTED,
+    USED,
+    Page,
+)
+
+__all__ = ["Loop"]
+
+BLOCK = 16
+"""Tiny calls between two looks at the clock: 16 of 20 us are a third of FLUSH."""
+
+_ATOMS = frozenset({int, float, bool, type(None), complex})
+_TEXTS = frozenset({str, bytes})
+_SHORT = 4096  # bytes; longer texts travel by themselves
+_NOTHING: dict[str, Any] = {}
+
+Parcel = tuple[Any, ...]
+
+
+class _Leave(Exception):
+    """The loop ends here."""
+
+
+class _Work(NamedTuple):
+    """A frame that waits, or runs."""
+
+    header: Header
+    hold: Hold
+
+
+class Loop:
+    """The state of the one loop of a process."""
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        shared: Page,
+        functions: FunctionCache,
+        memory_limit: int | None,
+    ) -> None:
+        self._cells = shared.cells
+        self._inbox = Inbox(sock)
+        self._functions = functions
+        self._answers = Answers(Outbox(sock), shared)
+        self._work: deque[_Work | None] = deque()  # None: leave
+        self._cuts: dict[int, tuple[int, int]] = {}  # frame serial -> (limit, keep)
+        self._memory_limit = memory_limit
+        self._pid = os.getpid()
+        # The frame that runs
+        self._running: _Work | None = None
+        self._slot = LIMIT
+        self._first = 0  # its first position
+
+    def run(self) -> None:
+        """Serve until told to leave, or until the parent is gone."""
+        work = self._work
+        try:
+            while True:
+                if work:
+                    task = work.popleft()
+                    if task is None:
+                        break
+                    self._frame(task)
+                    task = None
+                else:
+                    self._answers.flush()
+                    flush_streams()
+                    self._receive(wait=True)
+        except _Leave:
+            return
+        except ValueError:
+            # The page was released under us: see `worker.py`, on forks.
+            if os.getpid() != self._pid:
+                _leave_fork(None)
+            raise
+        self._answers.flush()
+
+    def where(self) -> tuple[int, int, int] | None:
+        """Index, attempt and task of the call that runs, found only when asked for."""
+        running = self._running
+        if running is None:
+            return None
+        left = self._cells[STARTED] - self._first
+        for calls, _, _, _, _, task, attempt, index in running.header.parcels:
+            if left < calls:
+                return index + left, attempt, task
+            left -= calls
+        return None
+
+    # -- frames --------------------------------------------------------------------------------------
+
+    def _receive(self, *, wait: bool) -> None:
+        """Take in what the parent has sent."""
+        for frame in self._inbox.read_blocking() if wait else self._inbox.read():
+            self._take(frame)
+        if self._inbox.eof:
+            raise _Leave
+
+    def _take(self, frame: Frame) -> None:
+        kind = frame.kind
+        if kind == messages.SEND:
+            fields, rest = messages.split(frame.body)
+            header = Header(*fields)
+            self._work.append(_Work(header, Hold(rest, frame, header.segments, self._on_free)))
+        elif kind == messages.CUT:
+            for serial, limit, keep in messages.read_plain(frame.body):
+                if serial >= self._answers.frames_done:
+                    self._cuts[serial] = limit, keep
+        elif kind == messages.FREE:
+            for number in messages.read_plain(frame.body):
+                self._answers.arena.free(number)
+                self._answers.leased -= 1
+        elif kind == messages.LEAVE:
+            self._work.append(None)
+
+    def _on_free(self, number: int, size: int) -> None:
+        self._answers.freed.append(number)
+
+    def _frame(self, work: _Work) -> None:
+        """Run the calls of a frame, as far as they may start."""
+        header, hold = work
+        self._running = work
+        self._slot = LIMIT + header.serial % SLOTS
+        self._first = position = header.base
+        for key, item in header.functions:
+            with contextlib.suppress(OSError):  # then its calls fail when they look for it
+                self._functions.add(key, bytes(hold.open(item)[0]))
+        for key in header.forget:
+            self._functions.forget(key)
+        for parcels in _runs(header.parcels):
+            if not self._parcels(parcels, position):
+                break
+            position += sum([parcel[0] for parcel in parcels])
+        hold.release()
+        self._running = None
+        self._cuts.pop(header.serial, None)
+        self._answers.frames_done += 1
+
+    def _parcels(self, parcels: list[Parcel], position: int) -> bool:
+        """Run parcels that go together. False: stopped by the limit."""
+        calls, key, form, payload, flags, *_ = parcel = parcels[0]
+        if flags & TINY:
+            if form == SINGLE:
+                return self._tiny_singles(parcels, position)
+            return self._tiny_chunk(parcel, position)
+        if form == PLAIN:
+            return self._plain(parcel, position)
+        if form == SINGLE:
+            return self._call(key, SINGLE, payload, flags, position)
+        for number in range(calls):
+            if not self._call(key, EACH, payload[number], flags, position + number):
+                return False
+        return True
+
+    def _stopped(self, position: int) -> bool:
+        """Whether this call may not start, now that the limit says so.
+
+        The limit is only a stop sign. Whether the parent had already seen this call as started,
+        only its CUT frame tells: the one with the very limit that the page has now. It is on its
+        way, and all that was behind this call was taken back with it, so waiting costs nothing.
+        """
+        assert self._running is not None
+        self._cells[PHASE] = IDLE
+        self._answers.flush()
+        offset = position - self._first
+        while True:
+            limit = self._cells[self._slot]
+            if offset < limit:
+                return False
+            cut = self._cuts.get(self._running.header.serial)
+            if cut is not None and cut[0] == limit:
+                return offset >= cut[1]
+            self._receive(wait=True)
+
+    # -- careful -----------------------------------------------------------------------------------
+
+    def _begin(self, flags: int, position: int, phase: int) -> bool:
+        """Announce a call. False: it may not start."""
+        cells = self._cells
+        if flags & TIMED:
+            cells[SINCE] = time.monotonic_ns()
+        cells[STARTED] = position
+        if position - self._first >= cells[self._slot] and self._stopped(position):
+            return False
+        cells[PHASE] = phase
+        return True
+
+    def _call(self, key: int, form: int, item: Any, flags: int, position: int) -> bool:
+        """Run one call, answer it. False: stopped by the limit."""
+        if not self._begin(flags, position, LOADING):
+            return False
+        cells = self._cells
+        started = time.monotonic()
+        args: Any = None
+        kwargs = _NOTHING
+        value: Any = None
+        try:
+            fn = self._functions.get(key)
+            if form == SINGLE:
+                args, kwargs = unpack(item) if type(item) is bytes else self._open(item)
+            else:
+                args = item if form == LOADED else self._open(item)
+                if type(args) is _Unloaded:
+                    raise args.error
+                if not flags & STAR:
+                    args = (args,)
+            item = None
+            cells[PHASE] = CALLING
+            value = fn(*args, **kwargs)
+            cells[PHASE] = PACKING_RESULT
+            packed = pack(value, what="the result")
+            kind = VALUE
+        except BaseException as error:
+            packed = self._problem(error)
+            kind = ERROR
+        # What the call leaves behind may have a __del__ that ends us: it is still its call's.
+        args = kwargs = value = None  # type: ignore[assignment]
+        if os.getpid() != self._pid:
+            _leave_fork(None)
+        self._answers.add(kind, flags, position, started, packed)
+        self._after_answer()
+        return True
+
+    def _plain(self, parcel: Parcel, position: int) -> bool:
+        """The careful way through a chunk whose arguments come in one blob."""
+        key, flags = parcel[1], parcel[4]
+        items = self._load_chunk(parcel, position)
+        if items is None:
+            return False
+        for number, item in enumerate(items):
+            if not self._call(key, LOADED, item, flags, position + number):
+                return False
+        return True
+
+    def _load_chunk(self, parcel: Parcel, position: int) -> list[Any] | None:
+        """Rebuild the arguments of a plain chunk. None: stopped by the limit.
+
+        Plain blobs do not fail, but memory or descriptors may: then each argument is the error.
+        """
+        calls, _, _, (item, lo, hi), flags, *_ = parcel
+        if not self._begin(flags, position, LOADING_MANY if calls > 1 else LOADING):
+            return None
+        try:
+            items: list[Any] = self._open(item)
+        except (OSError, MemoryError, LightworkError) as error:
+            return [_Unloaded(error)] * calls
+        return items if hi - lo == len(items) else items[lo:hi]
+
+    def _open(self, item: Any) -> Any:
+        if type(item) is bytes:
+            return unpack(item)
+        assert self._running is not None
+        data, buffers = self._running.hold.open(item)
+        return unpack(data, buffers)
+
+    def _problem(self, error: BaseException) -> Packed:
+        """An error of the user's as bytes, without our own frame on top of its traceback."""
+        if os.getpid() != self._pid:
+            _leave_fork(error)
+        top = error.__traceback__
+        if top is not None and top.tb_next is not None:
+            error.__traceback__ = top.tb_next
+        return Packed(pack_error(error), (), True)
+
+    def _after_answer(self) -> None:
+        """See to what can only be seen to between calls."""
+        if self._answers.leased:
+            self._receive(wait=False)  # what the parent has freed can be written to again
+        if self._memory_limit is not None:
+            used = resident_bytes(self._pid)
+            if used is not None and used > self._memory_limit:
+                # No call runs, so none is to blame; but this process is of no more use.
+                self._answers.flush()
+                self._cells[USED] = used
+                self._cells[PHASE] = OVER_MEMORY
+                raise _Leave
+
+    # -- tiny ------------------------------------------------------------------------------------------
+
+    def _tiny_chunk(self, parcel: Parcel, position: int) -> bool:
+        """The tight loop over a plain chunk. False: stopped by the limit."""
+        key, flags = parcel[1], parcel[4]
+        items = self._load_chunk(parcel, position)
+        if items is None:
+            return False
+        try:
+            fn = self._functions.get(key)
+        except BaseException:
+            fn = None
+        if fn is None or type(items[0]) is _Unloaded:
+            return self._plain(parcel, position)  # the same error for each of them
+        cells, slot, first, star, timed = (
+            *(self._cells, self._slot, self._first),
+            *(flags & STAR, flags & TIMED),
+        )
+        group = _Group(position)
+        values = group.values
+        cells[PHASE] = CALLING
+        for at in range(0, len(items), BLOCK):
+            for item in items[at : at + BLOCK]:
+                if timed:
+                    cells[SINCE] = time.monotonic_ns()
+                cells[STARTED] = position
+                if position - first >= cells[slot]:
+                    self._close(group, position)
+                    if self._stopped(position):
+                        return False
+                    cells[PHASE] = CALLING
+                try:
+                    value = fn(*item) if star else fn(item)
+                    if type(value) in _ATOMS:
+                        values.append(value)
+                    else:
+                        self._odd(group, value, flags, position)
+                except BaseException as error:
+                    group.fail(position, self._problem(error))
+                position += 1
+            value = None
+            if time.monotonic() - self._answers.last_flush >= FLUSH:
+                self._close(group, position)
+                self._answers.flush_group()
+                self._after_answer()
+                cells[PHASE] = CALLING
+        self._close(group, position)
+        return True
+
+    def _tiny_singles(self, parcels: list[Parcel], position: int) -> bool:
+        """The same over parcels of one call each."""
+        cells, slot, first = self._cells, self._slot, self._first
+        group = _Group(position)
+        values = group.values
+        cells[PHASE] = CALLING
+        for number, (_, key, _, item, flags, *_) in enumerate(parcels, 1):
+            if flags & TIMED:
+                cells[SINCE] = time.monotonic_ns()
+            cells[STARTED] = position
+            if position - first >= cells[slot]:
+                self._close(group, position)
+                if self._stopped(position):
+                    return False
+                cells[PHASE] = CALLING
+            try:
+                args, kwargs = unpack(item) if type(item) is bytes else self._open(item)
+                value = self._functions.get(key)(*args, **kwargs)
+                if type(value) in _ATOMS:
+                    values.append(value)
+                else:
+                    self._odd(group, value, flags, position)
+            except BaseException as error:
+                group.fail(position, self._problem(error))
+            position += 1
+            value = None
+            if number % BLOCK == 0 and time.monotonic() - self._answers.last_flush >= FLUSH:
+                self._close(group, position)
+                self._answers.flush_group()
+                self._after_answer()
+                cells[PHASE] = CALLING
+        self._close(group, position)
+        return True
+
+    def _odd(self, group: _Group, value: Any, flags: int, position: int) -> None:
+        """Take a result that is not an atom: it is pickled as it is now."""
+        if type(value) in _TEXTS and len(value) <= _SHORT:
+            group.values.append(value)
+            return
+        self._cells[PHASE] = PACKING_RESULT
+        packed = pack(value, what="the result")
+        if packed.buffers or len(packed.data) > messages.INLINE:
+            self._close(group, position)
+            self._answers.add(VALUE, flags, position, group.started, packed)
+            group.restart(position + 1)
+        else:
+            group.others[len(group.values)] = VALUE, packed.data
+            group.values.append(None)
+        self._cells[PHASE] = CALLING
+
+    def _close(self, group: _Group, position: int) -> None:
+        """Hand a group's results on; `position`: of the next call, where it begins anew."""
+        if os.getpid() != self._pid:
+            _leave_fork(None)
+        if group.values:
+            self._answers.add_group(group.first, group.started, group.values[:], group.others)
+        group.restart(position)
+
+
+class _Unloaded(NamedTuple):
+    """Stands for an argument that could not be rebuilt."""
+
+    error: BaseException
+
+
+class _Group:
+    """Results of consecutive tiny calls."""
+
+    __slots__ = ("first", "others", "started", "values")
+
+    def __init__(self, first: int) -> None:
+        self.values: list[Any] = []
+        self.restart(first)
+
+    def restart(self, first: int) -> None:
+        """Begin anew. The list stays the same one, for the loops have it at hand."""
+        self.first = first
+        self.started = time.monotonic()
+        self.values.clear()
+        self.others: dict[int, Any] = {}
+
+    def fail(self, position: int, problem: Packed) -> None:
+        """The call at `position` ended with an error."""
+        self.others[position - self.first] = ERROR, problem.data
+        self.values.append(None)
+
+
+def _runs(parcels: tuple[Parcel, ...]) -> list[list[Parcel]]:
+    """Put neighbours together that are run in one loop: tiny parcels of one call each."""
+    runs: list[list[Parcel]] = []
+    joining = False
+    for parcel in parcels:
+        single = parcel[2] == SINGLE and bool(parcel[4] & TINY)
+        if single and joining:
+            runs[-1].append(parcel)
+        else:
+            runs.append([parcel])
+        joining = single
+    return runs
+
+
+def flush_streams() -> None:
+    """Let what the user's code has printed be seen. Its streams may be anything."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
+
+
+def _leave_fork(error: BaseException | None) -> NoReturn:
+    """A process that a task forked came back into our loop: it must not go on in it."""
+    code = 0
+    if isinstance(error, SystemExit):
+        code = error.code if isinstance(error.code, int) else int(error.code is not None)
+    elif error is not None and not _released(error):
+        code = 1
+        with contextlib.suppress(BaseException):
+            traceback.print_exception(error)
+    flush_streams()
+    os._exit(code & 0xFF)
+
+
+def _released(error: BaseException) -> bool:
+    """Whether it is the page that was taken from us after the fork."""
+    return isinstance(error, ValueError) and "released memoryview" in str(error)

@@ -1,0 +1,312 @@
+"""Objects to bytes and back: fast for what is plain, by value for what cannot be imported.
+
+Three ways, the first that does it:
+
+1. Atoms and small tuples of them: ``pickle.dumps``, chosen by looking at the types.
+2. The C pickler, with a hook for all that is not a plain builtin. It finds out whether the object
+   is plain, and stops at a function or class that no other process can import.
+3. The whole object again with `byvalue.ValuePickler`.
+
+Whatever goes wrong in the user's code on the way (``__reduce__`` that raises, or exits) is a
+`CannotPickle` or `CannotUnpickle` of this object, with the cause kept. KeyboardInterrupt alone
+passes, for it is meant for the whole program.
+"""
+
+from __future__ import annotations
+
+import datetime
+import functools
+import io
+import pickle
+import types
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from ..errors import CannotPickle, CannotUnpickle
+from . import culprit
+from .references import by_name
+
+__all__ = ["OUT_OF_BAND", "Packed", "dump_bytes", "pack", "pack_plain", "unpack"]
+
+OUT_OF_BAND = 1 << 16  # bytes: smaller buffers travel inside the pickle
+_LIFT = 1 << 20  # bytes: such a ``bytes`` at the top is not copied into the pickle
+
+
+class Packed(NamedTuple):
+    """A pickled object.
+
+    Attributes:
+        data: the pickle.
+        buffers: the big buffers that it refers to, in order; they are the object's own memory, not
+            a copy.
+        plain: it holds only plain builtin values, so unpickling it cannot fail and runs no
+            code of the user's.
+    """
+
+    data: bytes
+    buffers: tuple[pickle.PickleBuffer, ...]
+    plain: bool
+
+
+_new_packed = tuple.__new__  # without the argument handling of NamedTuple: half the cost
+_dumps = pickle.dumps
+_NO_BUFFERS: tuple[pickle.PickleBuffer, ...] = ()
+
+# bytes are not among them: they may be big.
+_ATOMS: frozenset[type] = frozenset({int, float, str, bool, type(None)})
+_SHORT = 16  # elements: longer tuples are left to the pickler
+
+# Beyond what the C pickler itself knows: builtin types that reduce to plain values and rebuild
+# without fail.
+_SAFE: frozenset[type] = frozenset(
+    {
+        *(complex, range, slice),
+        *(datetime.date, datetime.datetime, datetime.time, datetime.timedelta),
+    }
+)
+
+
+def pack(obj: Any, *, what: str = "the argument", home: bool = False) -> Packed:
+    """Pickle `obj`; big buffers stay where they are. May be called from any thread.
+
+    Args:
+        what: how the error names `obj`. A pair of a tuple and a dict that is called
+            ``"the arguments"`` is named as a call's ``args`` and ``kwargs``.
+        home: the reader is the process that our classes came from (a worker packs a result):
+            these go by reference, and are the very same classes there.
+
+    Raises:
+        CannotPickle: with the path of the part that cannot be pickled; its cause is the error.
+    """
+    kind = type(obj)
+    if kind is tuple and len(obj) < _SHORT:
+        for item in obj:
+            kind = type(item)
+            if kind in _ATOMS:
+                continue
+            if kind is tuple and len(item) < _SHORT and _ATOMS.issuperset(map(type, item)):
+                continue
+            if kind is dict and not item:
+                continue
+            return _pack(obj, what, home)
+    elif kind not in _ATOMS:
+        return _pack(obj, what, home)
+    try:
+        return _new_packed(Packed, (_dumps(obj, 5), _NO_BUFFERS, True))
+    except MemoryError as error:
+        raise CannotPickle(f"{what} cannot be pickled: there is no memory for it") from error
+
+
+def unpack(data: bytes | memoryview, buffers: Sequence[Any] = ()) -> Any:
+    """Rebuild what `pack` made.
+
+    Args:
+        data: ``Packed.data``.
+        buffers: the contents of ``Packed.buffers``, in order. Arrays are built on them, not
+            copied from them.
+
+    Raises:
+        CannotUnpickle: its cause is what rebuilding raised, SystemExit included.
+    """
+    try:
+        return pickle.loads(data, buffers=buffers)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        raise CannotUnpickle(f"cannot be rebuilt: {culprit.say(error)}") from error
+
+
+def pack_plain(values: list[Any]) -> bytes | None:
+    """Pickle `values` in one piece if there are only plain builtins inside, else return None.
+
+    What it returns can be unpickled without fail, and without running code of the user's.
+    """
+    file = io.BytesIO()
+    try:
+        _PlainPickler(file, 5).dump(values)
+    except Exception:
+        # Not plain; or nested too deeply, or changed meanwhile: one by one, it shows whose fault.
+        return None
+    return file.getvalue()
+
+
+def dump_bytes(obj: Any, *, what: str) -> bytes:
+    """Pickle `obj` into one piece, with all buffers inside.
+
+    Raises:
+        CannotPickle: as `pack`.
+    """
+    return _pack(obj, what, home=False, limit=None).data
+
+
+class _NotPlain(Exception):
+    """Raised to stop `_PlainPickler`."""
+
+
+class _PlainPickler(pickle.Pickler):
+    """Stops at the first object that is not a plain builtin."""
+
+    def reducer_override(self, obj: Any) -> Any:
+        if type(obj) in _SAFE or (type(obj) is type and obj in _SAFE):
+            return NotImplemented
+        raise _NotPlain
+
+
+class _ByValue(Exception):
+    """Raised to stop `_FastPickler`: something can only be pickled by value."""
+
+
+class _FastPickler(pickle.Pickler):
+    """The C pickler, which tells whether it met more than plain builtins."""
+
+    plain = True
+    home = False
+
+    def reducer_override(self, obj: Any) -> Any:
+        kind = type(obj)
+        if kind in _SAFE or (kind is type and obj in _SAFE):
+            return NotImplemented
+        self.plain = False
+        if kind is types.FunctionType or kind is functools._lru_cache_wrapper:
+            if not by_name(obj):
+                raise _ByValue
+        elif issubclass(kind, type) and not by_name(obj):
+            return self._class_by_value(obj)
+        return NotImplemented
+
+    def _class_by_value(self, cls: type) -> Any:
+        from . import byvalue
+
+        reduced = byvalue.home_reference(cls) if self.home else None
+        if reduced is None:
+            reduced = byvalue.class_definition(cls)
+        if reduced is None:
+            raise _ByValue
+        return reduced
+
+
+class _Bytes:
+    """Stands for big ``bytes``, so that they go out of band like an array: copied once less."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: bytes) -> None:
+        self._value = value
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return bytes, (pickle.PickleBuffer(self._value),)
+
+
+def _lift(obj: Any, depth: int = 2) -> Any:
+    """Replace big ``bytes`` at the top of `obj`: itself, in a tuple, or among a call's arguments.
+
+    Only where no one can tell the copy of the container from the original.
+    """
+    kind = type(obj)
+    if kind is bytes:
+        return _Bytes(obj) if len(obj) >= _LIFT else obj
+    if kind is not tuple or not depth or len(obj) > _SHORT:
+        return obj
+    lifted = [_lift(item, depth - 1) for item in obj]
+    if len(obj) == 2 and depth == 2 and type(obj[0]) is tuple and type(obj[1]) is dict:
+        keywords = {name: _lift(value, 0) for name, value in obj[1].items()}
+        if any(type(value) is _Bytes for value in keywords.values()):
+            lifted[1] = keywords
+    if any(new is not old for new, old in zip(lifted, obj)):
+        return tuple(lifted)
+    return obj
+
+
+def _pack(obj: Any, what: str, home: bool, limit: int | None = OUT_OF_BAND) -> Packed:
+    """Pickle anything; buffers of at least `limit` bytes go out of band (None: none do)."""
+    try:
+        return _dump(obj if limit is None else _lift(obj), home, limit)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        # Only what ended the search for the culprit may be reported as its cause, so this is
+        # not inside another handler of the same error.
+        failure = error
+    raise _explain(obj, what, home, failure) from failure
+
+
+def _dump(obj: Any, home: bool, limit: int | None) -> Packed:
+    buffers: list[pickle.PickleBuffer] = []
+    keep = None if limit is None else _keeper(buffers, limit)
+    file = io.BytesIO()
+    pickler = _FastPickler(file, 5, buffer_callback=keep)
+    if home:
+        pickler.home = True
+    try:
+        pickler.dump(obj)
+        return _new_packed(Packed, (file.getvalue(), tuple(buffers), pickler.plain))
+    except (_ByValue, pickle.PicklingError, TypeError, AttributeError) as error:
+        # cloudpickle knows a way for more than what cannot be imported: modules, loggers,
+        # properties, views of a dict.
+        failure = error
+    from .byvalue import ValuePickler
+
+    buffers.clear()
+    file = io.BytesIO()
+    try:
+        ValuePickler(file, keep, home=home).dump(obj)
+    except Exception as error:
+        if isinstance(failure, _ByValue) or isinstance(error, RecursionError):
+            raise
+        raise failure from None
+    return _new_packed(Packed, (file.getvalue(), tuple(buffers), False))
+
+
+def _keeper(buffers: list[pickle.PickleBuffer], limit: int) -> Callable[[Any], bool]:
+    """A buffer_callback that keeps big buffers, and sends small ones in band (true)."""
+
+    def keep(buffer: pickle.PickleBuffer) -> bool:
+        try:
+            if buffer.raw().nbytes < limit:
+                return True
+        except BufferError:
+            # Not contiguous: in band it is refused with a clear error.
+            return True
+        buffers.append(buffer)
+        return False
+
+    return keep
+
+
+def _explain(obj: Any, what: str, home: bool, error: BaseException) -> CannotPickle:
+    """The error for the user, with the part named."""
+    if _too_deep(error):
+        return CannotPickle(f"{what} cannot be pickled: it is nested too deeply ({_say(error)})")
+
+    def attempt(part: Any) -> BaseException | None:
+        try:
+            _dump(part, home, OUT_OF_BAND)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as failure:
+            return failure
+        return None
+
+    path = ""
+    part: Any = obj
+    if what == "the arguments" and type(obj) is tuple and len(obj) == 2:
+        args, kwargs = obj
+        first = attempt(args)
+        path, part = ("args", args) if first is not None else ("kwargs", kwargs)
+    path, part, cause = culprit.find(part, path or what, error, attempt)
+    if path == what:
+        return CannotPickle(f"{what} cannot be pickled: {culprit.describe(part)}: {_say(cause)}")
+    return CannotPickle(
+        f"{what} cannot be pickled because of {path}, {culprit.describe(part)}: {_say(cause)}"
+    )
+
+
+def _too_deep(error: BaseException | None) -> bool:
+    """Whether the recursion limit is at the bottom of it (cloudpickle wraps it)."""
+    return isinstance(error, RecursionError) or (
+        isinstance(error, pickle.PicklingError) and isinstance(error.__cause__, RecursionError)
+    )
+
+
+def _say(error: BaseException) -> str:
+    return culprit.say(error)
