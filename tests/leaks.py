@@ -134,9 +134,7 @@ def _is_ours(name: str) -> bool:
     return os.path.exists(path)
 
 
-def left_behind(
-    before: Snapshot, *, within: float = 5.0, but: tuple[str, ...] = ()
-) -> list[str]:
+def left_behind(before: Snapshot, *, within: float = 5.0, but: tuple[str, ...] = ()) -> list[str]:
     """What is there that was not there `before`, once things had `within` seconds to end.
 
     `but`: beginnings of what may stay, such as ``"thread"``.

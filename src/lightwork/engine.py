@@ -27,7 +27,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import blame
 from .backends.base import Backend, Death, Parcel, Result, WorkerOptions
@@ -38,6 +38,9 @@ from .core.scheduler import Scheduler, Statistics
 from .errors import PoolClosed, TaskKilled
 from .ledger import Arrived, Entry, Ledger, Owed, Target
 from .options import TaskOptions
+
+if TYPE_CHECKING:
+    from .stream import Stream
 
 __all__ = ["Engine", "live_engines"]
 
@@ -79,6 +82,7 @@ class Engine:
         self._start_error: tuple[BaseException, bool] | None = None
         self._aborted = False
         self._close_wanted = False
+        self.streams: weakref.WeakSet[Stream] = weakref.WeakSet()  # whose input may not be read
         self._finished = threading.Event()
         self._pump_thread: threading.Thread | None = None
         self._wake_at = math.inf  # what the pump sleeps until
@@ -202,6 +206,9 @@ class Engine:
 
     def close(self, *, cancel: bool, why: str = "the pool was shut down") -> None:
         """Take no more tasks; end when what was accepted has ended. Does not wait."""
+        if not cancel and self._closed is None:
+            for stream in list(self.streams):
+                stream.feed_rest()
         with self._lock:
             if self._closed is None:
                 self._closed = why
@@ -367,7 +374,7 @@ class Engine:
     def _refuse(self) -> None:
         if self._broken is not None:
             raise self._broken
-        raise PoolClosed(f"{self._closed}: it takes no more tasks")
+        raise PoolClosed(f"cannot schedule new futures: {self._closed}")
 
     # -- commands ------------------------------------------------------------------------------
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import concurrent.futures
+import threading
 from collections.abc import Callable, Generator
-from concurrent.futures._base import PENDING, RUNNING
+from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, PENDING, RUNNING
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -54,11 +55,29 @@ class Failure:
         return False
 
 
+_guard = threading.Lock()
+"""Held for a moment by whoever gives a future its condition, or finishes one without."""
+
+
 class Future(concurrent.futures.Future[Any]):
     """A ``concurrent.futures.Future`` that can also be killed, awaited, and asked how it went.
 
     Futures are made by ``Pool.submit``. All methods may be called from any thread.
+
+    Most futures are finished before anybody waits for them, and a ``Condition`` is by far their
+    largest part: eight objects, half of the cost of a submission. So a future gets its condition
+    (and its lists of waiters and callbacks) when it is first asked for:
+
+    1. whoever waits asks for ``_condition``: it is made under `_guard`;
+    2. whoever finishes looks under `_guard`: where there is none, nobody waits, and the outcome
+       is simply stored; else all goes its usual way. A waiter that comes later finds FINISHED.
     """
+
+    # What the base class sets in its __init__, which we do not call.
+    _state: str = PENDING
+    _result: Any = None
+    _exception: BaseException | None = None
+    _made_condition: threading.Condition | None = None
 
     _engine: Engine | None = None
     _task: int = -1
@@ -67,6 +86,53 @@ class Future(concurrent.futures.Future[Any]):
     _submitted: float = 0.0
     _finished: float | None = None
     _run: tuple[int, int | None, float, float] | None = None  # attempt, worker, started, seconds
+
+    def __init__(self) -> None:  # see the docstring of the class
+        pass
+
+    @property
+    def _condition(self) -> threading.Condition:  # type: ignore[override]
+        made = self._made_condition
+        if made is None:
+            with _guard:
+                made = self._made_condition
+                if made is None:
+                    self._waiters: list[Any] = []
+                    self._done_callbacks: list[Any] = []
+                    made = self._made_condition = threading.Condition()
+        return made
+
+    def done(self) -> bool:
+        """Whether it has an outcome, or was cancelled."""
+        return self._state in (FINISHED, CANCELLED, CANCELLED_AND_NOTIFIED)
+
+    def result(self, timeout: float | None = None) -> Any:
+        """The result; waits up to `timeout` seconds for it.
+
+        Raises what the call raised, ``CancelledError``, and ``TimeoutError`` when nothing has
+        come in time (the call goes on; its own time limit is ``Pool.options(timeout=)``).
+        """
+        if self._state == FINISHED and self._exception is None:
+            return self._result
+        return super().result(timeout)
+
+    def set_result(self, result: Any) -> None:
+        """For executors: store the result, tell who waits."""
+        with _guard:
+            if self._made_condition is None and self._state in (PENDING, RUNNING):
+                self._result = result
+                self._state = FINISHED
+                return
+        super().set_result(result)
+
+    def set_exception(self, exception: BaseException | None) -> None:
+        """For executors: store the exception, tell who waits."""
+        with _guard:
+            if self._made_condition is None and self._state in (PENDING, RUNNING):
+                self._exception = exception
+                self._state = FINISHED
+                return
+        super().set_exception(exception)
 
     # -- what the caller may ask ---------------------------------------------------------------
 

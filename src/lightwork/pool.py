@@ -97,8 +97,9 @@ class Pool(concurrent.futures.Executor):
             raise ValueError(f"unknown kind {kind!r}; known: {', '.join(KINDS)}")
         if initializer is not None and not callable(initializer):
             raise TypeError(f"initializer must be a callable or None, not {initializer!r}")
+        if max_workers is not None and _whole("max_workers", max_workers, least=-(2**63)) <= 0:
+            raise ValueError(f"max_workers must be greater than 0, not {max_workers}")
         for what, value in (
-            ("max_workers", max_workers),
             ("max_tasks_per_child", max_tasks_per_child),
             ("memory_limit", memory_limit),
             ("native_threads", native_threads),
@@ -116,7 +117,7 @@ class Pool(concurrent.futures.Executor):
         if kind == "serial":
             workers = 2**31  # one for each task that a task waits for; they cost nothing
         engine = Engine(
-            _load(kind, start_method),
+            _load(kind),
             WorkerOptions(
                 initializer=initializer,
                 initargs=tuple(initargs),
@@ -448,11 +449,7 @@ def _default_workers(kind: str) -> int:
     return min(32, cpus + 4) if kind == "threads" else cpus
 
 
-def _load(kind: str, start_method: str | None) -> Backend:
+def _load(kind: str) -> Backend:
     module, name = _BACKENDS[kind].split(":")
-    if kind == "processes":
-        from .backends.processes.launch import check_start_method
-
-        check_start_method(start_method)
     backend: Backend = getattr(importlib.import_module(f"lightwork.backends.{module}"), name)()
     return backend

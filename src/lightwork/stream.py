@@ -6,19 +6,28 @@ Workers answer in pieces, so a result is handed out as soon as it and those befo
 whatever chunk it is in. Nothing else runs: no thread of its own, no polling.
 
 A stream is driven by its consumer. While nobody asks, at most the window is worked on; that is
-what keeps memory flat with endless inputs and slow readers.
+what keeps memory flat with endless inputs and slow readers. Two things go beyond the window,
+because users of ``concurrent.futures`` rely on them:
+
+* A map that is forgotten before anybody asked it for a result is run for its effects: it goes on
+  alone, its results dropped, fed by the threads that bring them.
+* When the pool is shut down (without ``cancel_futures``), what maps have not read is read and
+  submitted, if nobody has asked them yet, or if their input has a length. What is left of an
+  input without a length that somebody was reading is not read any more: it may be endless.
 """
 
 from __future__ import annotations
 
+import operator
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import chain, islice
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import CancelledError
+from itertools import chain, islice, repeat
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .errors import CannotPickle
+from .errors import CannotPickle, PoolBroken, PoolClosed
 from .future import Failure
 
 if TYPE_CHECKING:
@@ -97,7 +106,8 @@ class Chunk:
         self.stream._arrive(Piece(self, lo, values, errors, run))
 
     def _cancelled(self, lo: int, hi: int) -> None:
-        self.stream._abandon()
+        errors: dict[int, BaseException] = {at: CancelledError() for at in range(lo, hi)}
+        self._settle(lo, [None] * (hi - lo), errors, (0, None, 0.0, 0.0), 0.0)
 
     def _carved(self, task: int) -> None:
         self.tasks.append(task)
@@ -141,11 +151,15 @@ class Stream:
         self._bytes = 0
         self._arrived = threading.Condition(threading.Lock())
         self._news = 0
-        self._abandoned = False
         self._waiting = False
+        self._feeding = threading.Lock()  # by the consumer, or, when it goes on alone, by anyone
+        self._sized = operator.length_hint(items, -1) >= 0
+        self.asked = False
+        self._alone = False
         self._notify: Callable[[], None] | None = None
         self._deadline = None if options.timeout is None else time.monotonic() + options.timeout
         self._closed = False
+        engine.streams.add(self)
 
     # -- from whichever thread settles ---------------------------------------------------------
 
@@ -153,16 +167,15 @@ class Stream:
         with self._arrived:
             if self._closed:
                 return
-            if self._options.ordered:
+            if self._alone:
+                self._ready.append(piece)
+            elif self._options.ordered:
                 piece.chunk.pieces[piece.lo] = piece
             else:
                 self._ready.append(piece)
             self._tell()
-
-    def _abandon(self) -> None:
-        with self._arrived:
-            self._abandoned = True
-            self._tell()
+        if self._alone:
+            self._go_on()
 
     def _tell(self) -> None:
         self._news += 1
@@ -170,6 +183,42 @@ class Stream:
             self._arrived.notify_all()
         if self._notify is not None:
             self._notify()
+
+    # -- without a consumer ------------------------------------------------------------------------
+
+    def go_on_alone(self) -> None:
+        """Nobody will ask: run all items for their effects. Their errors are dropped too."""
+        with self._arrived:
+            if self._closed:
+                return
+            self._alone = True
+            for chunk in self._chunks:
+                self._ready.extend(chunk.pieces.values())
+                chunk.pieces.clear()
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Drop what has arrived, and feed. By whichever thread; one does it for all."""
+        while self._alone and not self._closed:
+            news = self._news
+            if not self._feeding.acquire(blocking=False):
+                return  # 1. who feeds looks at the news again after letting go: see `while`
+            try:
+                while self._ready:
+                    self._take_piece(self._ready.popleft())
+                self._feed()
+                if self._items is None and not self._ahead:
+                    self._closed = True
+            finally:
+                self._feeding.release()
+            if news == self._news:
+                return
+
+    def feed_rest(self) -> None:
+        """The pool is being shut down: submit what is left, if it is known to be wanted."""
+        if self._alone or not self.asked or self._sized:
+            with self._feeding:
+                self._feed(everything=True)
 
     # -- feeding -----------------------------------------------------------------------------------
 
@@ -186,31 +235,44 @@ class Stream:
 
     def feed(self) -> None:
         """Read and submit items until the window is full or the inputs end."""
+        if self._items is not None:
+            with self._feeding:
+                self._feed()
+
+    def _feed(self, *, everything: bool = False) -> None:
         if self._items is None or self._closed:
             return
         window = self._window()
         least = 2 * self._workers()
-        while self._items is not None and self._ahead < window:
-            if self._bytes > MOST_BYTES and len(self._open) >= least:
+        while self._items is not None and (everything or self._ahead < window):
+            if not everything and self._bytes > MOST_BYTES and len(self._open) >= least:
                 return
             calls = self._options.chunksize or self._engine.chunk_calls(self._family)
-            room = window - self._ahead
-            if calls > room and self._ahead and self._options.buffersize is None:
-                return  # wait until a whole chunk fits: many small ones would cost more
-            try:
-                items = list(islice(self._items, min(calls, room)))
-            except BaseException as error:
-                self._items = None
-                if not isinstance(error, Exception):
-                    raise
-                self._input_error = error  # raised in its place, behind the results before it
-                return
-            if not items:
-                self._items = None
-                return
-            self._submit(items)
+            if not everything:
+                room = window - self._ahead
+                if calls > room and self._ahead and self._options.buffersize is None:
+                    return  # wait until a whole chunk fits: many small ones would cost more
+                calls = min(calls, room)
+            items = self._read(calls)
+            if items:
+                self._submit(items)
             if calls == 1:
                 window = self._window()  # the first answers change it quickly
+
+    def _read(self, calls: int) -> list[Any]:
+        """The next items; at the end of the inputs, and at their errors, none."""
+        assert self._items is not None
+        items: list[Any] = []
+        try:
+            self._engine.check_open()
+            items.extend(islice(self._items, calls))  # keeps what came before an error
+        except Exception as error:
+            self._items = None
+            self._input_error = error  # raised in its place, behind the results before it
+        else:
+            if not items:
+                self._items = None
+        return items
 
     def _submit(self, items: list[Any]) -> None:
         start = self.seen
@@ -231,7 +293,11 @@ class Stream:
             return
         chunk = Chunk(self, start, items, getattr(call, "size", 0))
         self._add(chunk)
-        chunk.tasks.append(self._engine.submit(call, chunk, self._family, start))
+        try:
+            chunk.tasks.append(self._engine.submit(call, chunk, self._family, start))
+        except (PoolClosed, PoolBroken) as error:
+            errors: dict[int, BaseException] = dict.fromkeys(range(len(items)), error)
+            chunk._settle(0, [None] * len(items), errors, (0, None, 0.0, 0.0), time.monotonic())
 
     def _add(self, chunk: Chunk) -> None:
         self._open[chunk] = None
@@ -252,35 +318,33 @@ class Stream:
                 error, self._input_error = self._input_error, None
                 raise error
             return END
-        if self._abandoned:
-            self.close()
-            from .errors import PoolClosed
-
-            raise PoolClosed("the pool was shut down while this map had items left")
         return None
 
     def _next(self) -> Piece | None:
-        if self._options.ordered:
-            if not self._chunks:
-                return None
-            chunk = self._chunks[0]
-            piece = chunk.pieces.pop(chunk.next, None)
-            if piece is None:
-                return None
-            chunk.next += len(piece.values)
-            if chunk.next >= len(chunk.items):
-                self._chunks.popleft()
-        else:
+        if not self._options.ordered:
             if not self._ready:
                 return None
             piece = self._ready.popleft()
-            chunk = piece.chunk
-            chunk.next += len(piece.values)
+            self._take_piece(piece)
+            return piece
+        if not self._chunks:
+            return None
+        chunk = self._chunks[0]
+        found = chunk.pieces.pop(chunk.next, None)
+        if found is not None:
+            self._take_piece(found)
+            if chunk.next >= len(chunk.items):
+                self._chunks.popleft()
+        return found
+
+    def _take_piece(self, piece: Piece) -> None:
+        """The piece is with the consumer now."""
+        chunk = piece.chunk
+        chunk.next += len(piece.values)
+        self._ahead -= len(piece.values)
         if chunk.next >= len(chunk.items):
             del self._open[chunk]
             self._bytes -= chunk.size
-        self._ahead -= len(piece.values)
-        return piece
 
     def wait(self) -> Piece | object:
         """The next piece, or END behind the last. Raises TimeoutError at the map's deadline."""
@@ -341,7 +405,7 @@ class Stream:
 
     def close(self) -> None:
         """Cancel what has not started; forget the rest. May be called again."""
-        if self._closed:
+        if self._closed or self._alone:
             return
         self._closed = True
         self._items = None
@@ -362,22 +426,31 @@ class Map(Iterator[Any]):
         self._generator = _lists(stream, bar)
         next(self._generator)  # enter it, so that closing or forgetting it runs its `finally`
         # chain runs in C: handing out one item of a long list costs a tenth of a generator's step
-        self._chain = chain.from_iterable(self._generator)
+        self._chain: Iterator[Any] = chain.from_iterable(self._generator)
+        self._stream = stream
         stream.feed()
 
     def __iter__(self) -> Iterator[Any]:  # noqa: PYI034 - the chain shares our state
+        self._stream.asked = True
         return self._chain
 
     def __next__(self) -> Any:
+        self._stream.asked = True
         return next(self._chain)
 
     def close(self) -> None:
         """Cancel the items that have not started. The iterator ends here."""
         self._generator.close()
+        self._chain = iter(())
+
+    def __del__(self) -> None:
+        stream = getattr(self, "_stream", None)
+        if stream is not None and not stream.asked:
+            stream.go_on_alone()
 
 
-def _lists(stream: Stream, bar: Any) -> Iterator[Sequence[Any]]:
-    """The results, as they can be had, in lists; the first is empty."""
+def _lists(stream: Stream, bar: Any) -> Generator[Iterable[Any], None, None]:
+    """The results, as they can be had, in groups; the first is empty."""
     try:
         yield ()
         while True:
@@ -385,7 +458,9 @@ def _lists(stream: Stream, bar: Any) -> Iterator[Sequence[Any]]:
             if piece is END:
                 break
             values, error = stream.outcomes(piece)  # type: ignore[arg-type]
-            yield values
+            piece = None  # type: ignore[assignment]
+            yield _handing_over(values)
+            values = ()
             if error is not None:
                 try:
                     raise error
@@ -396,6 +471,13 @@ def _lists(stream: Stream, bar: Any) -> Iterator[Sequence[Any]]:
         stream.close()
         if bar is not None:
             bar.close()
+
+
+def _handing_over(values: Sequence[Any]) -> Iterable[Any]:
+    """Iterate over `values`, holding none that was handed out: a result may be large. In C."""
+    waiting = values if type(values) is list else list(values)
+    waiting.reverse()
+    return map(waiting.pop, repeat(-1, len(waiting)))
 
 
 def _group(failures: list[Failure]) -> BaseExceptionGroup[BaseException]:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from .backends.base import Death, Parcel, Result, Sink, WorkerOptions
-from .backends.serial import SerialCall
+from .backends.serial import SerialCall, cut_queue
 from .core.events import Running
 
 __all__ = ["FakeBackend", "ManualClock", "Saboteur", "harm"]
@@ -75,14 +75,12 @@ class FakeBackend:
 
     def take_back(self, worker: int, task: int, offset: int) -> list[tuple[int, int, int]]:
         queue = self.queues[worker]
-        places = [place for place, one in enumerate(queue) if one.task == task]
-        first = places[0] if places and places[0] > 0 else 1  # the first one runs
-        taken = []
-        while len(queue) > first:
-            parcel = queue.pop()
-            taken.append((parcel.task, parcel.attempt, parcel.lo))
+        runs = queue.popleft() if queue else None  # the first one counts as started
+        taken = cut_queue(queue, task, offset)
+        if runs is not None:
+            queue.appendleft(runs)
         self.log.append(("take_back", worker, taken))
-        return taken[::-1]
+        return taken
 
     def inspect(self, worker: int) -> Running | None:
         queue = self.queues.get(worker)

@@ -241,10 +241,11 @@ def test_importing_starts_nothing(tmp_path: Path) -> None:
     source = """
     import os, sys, threading
     import lightwork
+    assert "multiprocessing" not in sys.modules
+    assert "pickle" not in sys.modules
     from lightwork import Pool, Retry, Backoff, Failure, current_task
     assert threading.active_count() == 1
     assert len(os.listdir("/proc/self/task")) == 1
-    assert "multiprocessing" not in sys.modules, "multiprocessing"
     assert "numpy" not in sys.modules
     assert "cloudpickle" not in sys.modules
     assert "asyncio" not in sys.modules

@@ -1,4 +1,4 @@
-"""Thread workers alone: what is taken back or written off is told truthfully, whatever the timing."""
+"""Thread workers alone: what is taken back or written off is told truthfully, at any time."""
 
 from __future__ import annotations
 

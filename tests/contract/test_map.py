@@ -319,8 +319,8 @@ def test_many_maps_at_once(kind: str) -> None:
             assert list(maps[k]) == [k * n for n in range(300)]
 
 
-def test_maps_in_maps_on_threads() -> None:
-    with make("threads", 4) as pool:
+def test_maps_in_maps_in_place() -> None:
+    with make("serial") as pool:
 
         def inner(k: int) -> int:
             return sum(pool.map(f.square, range(k)))

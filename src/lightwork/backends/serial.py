@@ -20,7 +20,7 @@ from .. import current
 from ..core.events import Running
 from .base import Death, Parcel, Result, Sink, WorkerOptions
 
-__all__ = ["SerialBackend"]
+__all__ = ["SerialBackend", "SerialCall", "cut_queue"]
 
 
 class SerialCall:
@@ -45,6 +45,25 @@ class SerialCall:
         """Run call number `offset`."""
         item = self.items[offset]
         return self.fn(*item, **self.kwargs) if self.star else self.fn(item)
+
+
+def cut_queue(queue: deque[Parcel], task: int, offset: int) -> list[tuple[int, int, int]]:
+    """Take from a queue of parcels that have not started the call named and all behind it.
+
+    Where the queue does not have it, it has started, and all that is here is behind it.
+    """
+    tasks = [parcel.task for parcel in queue]
+    first = tasks.index(task) if task in tasks else 0
+    taken = []
+    while len(queue) > first:
+        parcel = queue.pop()
+        cut = parcel.lo
+        if parcel.task == task and offset > cut:
+            cut = offset
+            queue.append(parcel._replace(hi=cut))
+            first += 1
+        taken.append((parcel.task, parcel.attempt, cut))
+    return taken[::-1]
 
 
 class SerialBackend:
@@ -98,14 +117,7 @@ class SerialBackend:
 
     def take_back(self, worker: int, task: int, offset: int) -> list[tuple[int, int, int]]:
         """See Backend."""
-        queue = self._parcels.get(worker, deque())
-        tasks = [parcel.task for parcel in queue]
-        first = tasks.index(task) if task in tasks else 0
-        taken = []
-        while len(queue) > first:
-            parcel = queue.pop()
-            taken.append((parcel.task, parcel.attempt, parcel.lo))
-        return taken[::-1]
+        return cut_queue(self._parcels.get(worker, deque()), task, offset)
 
     def inspect(self, worker: int) -> Running | None:
         """See Backend."""

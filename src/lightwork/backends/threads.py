@@ -21,7 +21,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
-from typing import Any
+from typing import Any, NamedTuple
 
 from .. import current
 from ..core.events import Running
@@ -32,40 +32,25 @@ __all__ = ["ThreadBackend"]
 FLUSH = 1e-3
 """Seconds that a result may wait for company."""
 
-GROUP = 64
-"""Tiny calls that are answered together."""
-
 _LEAVE, _NUDGE = object(), object()
 
 
 class ThreadCall:
-    """One call, and the context variables of who submitted it."""
+    """Calls, and the context variables of who submitted them: each call gets a copy."""
 
-    __slots__ = ("args", "context", "fn", "kwargs")
-    calls = 1
+    __slots__ = ("context", "fn", "items", "kwargs", "star")
 
     def __init__(
-        self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+        self,
+        fn: Callable[..., Any],
+        items: Sequence[Any],
+        star: bool,
+        kwargs: dict[str, Any] | None,
     ) -> None:
-        self.fn = fn
-        self.args = args
-        self.kwargs = kwargs
-        self.context = contextvars.copy_context()
-
-    def run(self, offset: int) -> Any:
-        """Run the call."""
-        return self.context.run(self.fn, *self.args, **self.kwargs)
-
-
-class ThreadChunk:
-    """Consecutive calls of a map. Each runs in a copy of the caller's context."""
-
-    __slots__ = ("context", "fn", "items", "star")
-
-    def __init__(self, fn: Callable[..., Any], items: list[Any], star: bool) -> None:
         self.fn = fn
         self.items = items
         self.star = star
+        self.kwargs = kwargs
         self.context = contextvars.copy_context()
 
     @property
@@ -76,16 +61,28 @@ class ThreadChunk:
     def run(self, offset: int) -> Any:
         """Run call number `offset`."""
         item = self.items[offset]
-        # A copy each: a context cannot be entered twice at a time, and parts of a chunk may be.
         context = self.context.copy()
-        return context.run(self.fn, *item) if self.star else context.run(self.fn, item)
+        if not self.star:
+            return context.run(self.fn, item)
+        if self.kwargs:
+            return context.run(self.fn, *item, **self.kwargs)
+        return context.run(self.fn, *item)
+
+
+class _Answer(NamedTuple):
+    parcel: Parcel
+    offset: int
+    value: Any
+    error: BaseException | None
+    started: float
+    ended: float
 
 
 class _Worker:
     __slots__ = (
         "answers",
         "cell",
-        "group",
+        "collecting",
         "inbox",
         "news",
         "number",
@@ -97,13 +94,13 @@ class _Worker:
     def __init__(self, number: int) -> None:
         self.number = number
         self.inbox: SimpleQueue[Any] = SimpleQueue()
-        self.answers: deque[Result] = deque()
+        self.answers: deque[_Answer] = deque()  # each is taken once, by whoever comes first
         self.cell: list[Running] = []  # the call that runs; whoever pops it decides
         self.remaining: tuple[Parcel, deque[int]] | None = None  # offsets not started
-        self.group: tuple[Parcel, int, float, list[Any], dict[int, BaseException]] | None = None
         self.thread: threading.Thread | None = None
         self.news: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
         self.telling = threading.Lock()
+        self.collecting = threading.Lock()  # held for moments, and nothing is waited for inside
 
 
 class ThreadBackend:
@@ -128,11 +125,11 @@ class ThreadBackend:
         self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> ThreadCall:
         """See Backend."""
-        return ThreadCall(fn, args, kwargs)
+        return ThreadCall(fn, (args,), True, kwargs)
 
-    def prepare_chunk(self, fn: Callable[..., Any], items: list[Any], star: bool) -> ThreadChunk:
+    def prepare_chunk(self, fn: Callable[..., Any], items: list[Any], star: bool) -> ThreadCall:
         """See Backend."""
-        return ThreadChunk(fn, items, star)
+        return ThreadCall(fn, items, star, None)
 
     def start(self, worker: int) -> None:
         """See Backend."""
@@ -215,8 +212,8 @@ class ThreadBackend:
             return
         del self._workers[worker]
         state.inbox.put(_LEAVE)
-        if state.group is not None and state.group[3]:
-            state.answers.append(_answer(*state.group))
+        if state.thread in self._threads:
+            self._threads.remove(state.thread)
         self._answer_for(state)
         state.news.append((self._sink.died, (worker, Death(how, running))))
         self._to_tell.append(state)
@@ -264,10 +261,10 @@ class ThreadBackend:
 
     def join(self) -> None:
         """See Backend. Threads that were written off are not waited for."""
-        for thread in self._threads:
-            if thread is not threading.current_thread():
+        me = threading.current_thread()
+        for thread in list(self._threads):
+            if thread is not me:
                 thread.join()
-        self._threads.clear()
 
     # -- in the worker ---------------------------------------------------------------------------
 
@@ -308,7 +305,7 @@ class ThreadBackend:
                 continue
             if parcel is _LEAVE:
                 break
-            if not (self._one if parcel.hi - parcel.lo == 1 else self._many)(state, parcel):
+            if not self._run(state, parcel):
                 self._forget(state)
                 return  # written off
             hurry = not parcel.tiny  # who knows how long the next one takes
@@ -330,110 +327,87 @@ class ThreadBackend:
             self._threads.remove(threading.current_thread())
 
     def _answer_for(self, state: _Worker) -> None:
-        """Note the worker's answers for the sink; whoever comes first takes them."""
-        answers: list[Result] = []
-        with contextlib.suppress(IndexError):
-            while True:
-                answers.append(state.answers.popleft())
-        if answers:
-            state.news.append((self._sink.results, (state.number, answers)))
-            self._to_tell.append(state)
+        """Note the worker's answers for the sink, consecutive ones of a task together.
 
-    def _one(self, state: _Worker, parcel: Parcel) -> bool:
-        """Run a parcel of one call. False: this thread was written off meanwhile."""
-        task, attempt, lo, hi, base, index, call, _, _, _ = parcel
-        started = time.monotonic()
-        state.cell.append(Running(task, attempt, lo, started))
-        current.enter(index + base + lo, attempt, state.number, task)
-        errors: dict[int, BaseException] | None = None
-        value = None
-        try:
-            value = call.run(base + lo)
-        except BaseException as error:
-            errors = {lo: error}
-        try:
-            state.cell.pop()
-        except IndexError:
-            return False
-        state.answers.append(
-            Result(task, attempt, lo, hi, (value,), errors, started, time.monotonic() - started)
-        )
-        return True
-
-    def _many(self, state: _Worker, parcel: Parcel) -> bool:
-        """Run a parcel of several calls; they may be taken from its right end meanwhile.
-
-        Results are put together into groups, for a few microseconds spent on each of ten
-        thousand tiny calls would be most of the time.
+        By one thread at a time, for answers are to be told in the order of the calls.
         """
+        with state.collecting:
+            results: list[Result] = []
+            run: list[_Answer] = []
+            while state.answers:
+                answer = state.answers.popleft()
+                if run and (
+                    run[-1].parcel is not answer.parcel or run[-1].offset + 1 != answer.offset
+                ):
+                    results.append(_together(run))
+                    run = []
+                run.append(answer)
+            if run:
+                results.append(_together(run))
+            if results:
+                state.news.append((self._sink.results, (state.number, results)))
+                self._to_tell.append(state)
+
+    def _run(self, state: _Worker, parcel: Parcel) -> bool:
+        """Run a parcel; calls may be taken from its right end meanwhile. False: written off."""
+        if parcel.hi - parcel.lo == 1:
+            return self._call(state, parcel, parcel.lo)
         offsets = deque(range(parcel.lo, parcel.hi))
         state.remaining = (parcel, offsets)
         last = time.monotonic()
         try:
-            while self._group(state, parcel, offsets, GROUP if parcel.tiny else 1):
+            while True:
+                try:
+                    offset = offsets.popleft()
+                except IndexError:
+                    return True
+                if not self._call(state, parcel, offset):
+                    return False
                 if not offsets:
                     return True
-                now = time.monotonic()
+                now = state.answers[-1].ended if state.answers else last
                 if not parcel.tiny or now - last >= FLUSH:
                     last = now
                     self._answer_for(state)
                     self.flush()
-            return False
         finally:
             state.remaining = None
 
-    def _group(self, state: _Worker, parcel: Parcel, offsets: deque[int], most: int) -> bool:
-        """Run up to `most` calls into one answer. False: this thread was written off."""
-        task, attempt, _, _, base, index, call, timed, _, _ = parcel
-        run, cell, take, clock = call.run, state.cell, offsets.popleft, time.monotonic
-        values: list[Any] = []
-        errors: dict[int, BaseException] = {}
-        first = -1
-        started = since = clock()
-        for _ in range(most):
-            try:
-                offset = take()
-            except IndexError:
-                break
-            if first < 0:
-                first = offset
-                # Should this thread be written off inside a call, `kill` answers for those
-                # before: nobody appends to `values` while the call runs.
-                state.group = (parcel, first, started, values, errors)
-            if timed:
-                since = clock()
-            cell.append(Running(task, attempt, offset, since))
-            current.enter(index + base + offset, attempt, state.number, task)
-            value, wrong = None, None
-            try:
-                value = run(base + offset)
-            except BaseException as error:
-                wrong = error
-            try:
-                cell.pop()
-            except IndexError:
-                return False
-            if wrong is not None:
-                errors[offset] = wrong
-            values.append(value)
-        state.group = None
-        if values:
-            state.answers.append(_answer(parcel, first, started, values, errors))
+    @staticmethod
+    def _call(state: _Worker, parcel: Parcel, offset: int) -> bool:
+        """Run one call. False: this thread was written off meanwhile."""
+        started = time.monotonic()
+        cell = state.cell
+        cell.append(Running(parcel.task, parcel.attempt, offset, started))
+        at = parcel.base + offset
+        current.enter(parcel.index + at, parcel.attempt, state.number, parcel.task)
+        value, wrong = None, None
+        try:
+            value = parcel.call.run(at)
+        except BaseException as error:
+            wrong = error
+        answer = _Answer(parcel, offset, value, wrong, started, time.monotonic())
+        try:
+            cell.pop()
+        except IndexError:
+            return False
+        state.answers.append(answer)
         return True
 
 
-def _answer(
-    parcel: Parcel, first: int, started: float, values: list[Any], errors: dict[int, BaseException]
-) -> Result:
+def _together(run: list[_Answer]) -> Result:
+    """One result of the answers of consecutive calls."""
+    first, last = run[0], run[-1]
+    errors = {answer.offset: answer.error for answer in run if answer.error is not None}
     return Result(
-        parcel.task,
-        parcel.attempt,
-        first,
-        first + len(values),
-        values,
+        first.parcel.task,
+        first.parcel.attempt,
+        first.offset,
+        last.offset + 1,
+        [answer.value for answer in run],
         errors or None,
-        started,
-        time.monotonic() - started,
+        first.started,
+        last.ended - first.started,
     )
 
 

@@ -28,8 +28,6 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
-from contextlib import contextmanager
-from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple
 
 from lightwork import Failure, LightworkError, Pool, PoolBroken, PoolClosed, TaskKilled
@@ -37,6 +35,7 @@ from lightwork import Failure, LightworkError, Pool, PoolBroken, PoolClosed, Tas
 from .feed import Feed
 from .items import Source
 from .job import Job, Outcome
+from .news import News
 from .output import Lines, Output
 from .problem import describe, one_line, user_traceback
 from .progress import Report
@@ -54,6 +53,9 @@ _GRACE = 10.0
 
 _KILL_TIME = 0.4
 """Seconds for killed workers to be gone, and the last results to be written."""
+
+_EXIT_TIME = 0.3
+"""Seconds for the interpreter's exit, once calls were killed that may not have ended."""
 
 _FINISHED = "finished"
 _FAILED = "failed"
@@ -84,7 +86,7 @@ class Run:
         self._feed = Feed(source, lambda: self._lines.held > _MOST_HELD)
         self._live = source.live
         self._report = Report(source.total, quiet=wishes.quiet)
-        self._news: SimpleQueue[str | int] = SimpleQueue()
+        self._news = News()
         self._killed = False
         self._first: BaseException | None = None  # failure of an item, with --on-error raise
         self._trouble: BaseException | None = None  # what ended the run itself
@@ -95,56 +97,47 @@ class Run:
     def run(self) -> int:
         """Do it all; return the exit status."""
         driver = threading.Thread(target=self._drive, name="lightwork-map", daemon=True)
-        with _signals(self._news):
+        with self._news:
             driver.start()
-            signum, clean = self._watch()
+            signum = self._watch()
             try:
                 self._lines.write_rest()
             except OSError as error:
                 self._write_error = error
-            if clean:
-                self._pool.shutdown(wait=not self._killed)
+            if not self._killed:
+                self._pool.shutdown()
             status = self._conclude(signum)
-            if not clean or (self._killed and _threads_left()):
-                # A thread of the user's that goes on would be waited for at the normal exit. All
-                # results are written, and worker processes end with this one.
-                os._exit(status)
+        if self._killed:
+            _leave_within(_EXIT_TIME, status)
         return status
 
-    def _watch(self) -> tuple[int | None, bool]:
-        """Wait for the end. Returns the signal that asked for it, and whether all is quiet."""
+    def _watch(self) -> int | None:
+        """Wait for the end; return the signal that asked for it, if any."""
         signum: int | None = None
         deadline: float | None = None
         while True:
-            news = self._next_news(deadline)
+            timeout = None if deadline is None else max(0.0, deadline - time.monotonic())
+            news = self._news.get(timeout)
             if news == _FINISHED:
-                return signum, True
-            if news is None:
-                if self._killed:
-                    return signum, False
-                self._kill()
-                deadline = time.monotonic() + _KILL_TIME
-                continue
-            self._feed.stop()
-            if news in (signal.SIGTERM, _FAILED):
-                if deadline is None:
-                    deadline = time.monotonic() + _GRACE
-            else:
-                deadline = time.monotonic() + _KILL_TIME
-                self._kill()
+                return signum
             if isinstance(news, int):
                 signum = signum or news
-
-    def _next_news(self, deadline: float | None) -> str | int | None:
-        timeout = None if deadline is None else max(0.0, deadline - time.monotonic())
-        try:
-            return self._news.get(timeout=timeout)
-        except Empty:
-            return None
+            if news in (signal.SIGTERM, _FAILED):
+                self._feed.stop()
+                if deadline is None:
+                    deadline = time.monotonic() + _GRACE
+            elif news is not None or (deadline is not None and time.monotonic() >= deadline):
+                if self._killed and news is None:
+                    return signum  # some call cannot be ended
+                self._feed.stop()
+                self._kill()
+                deadline = time.monotonic() + _KILL_TIME
 
     def _kill(self) -> None:
-        self._killed = True
-        self._pool.kill_workers()
+        if not self._killed:
+            self._killed = True
+            # It waits for their end, longer than we want to.
+            threading.Thread(target=self._pool.kill_workers, daemon=True).start()
 
     def _conclude(self, signum: int | None) -> int:
         report = self._report
@@ -258,29 +251,16 @@ class Run:
             self._news.put(_FAILED)
 
 
-@contextmanager
-def _signals(news: SimpleQueue[str | int]) -> Iterator[None]:
-    """SIGINT and SIGTERM become news; the second SIGINT ends the process at once."""
-    asked = 0
+def _leave_within(seconds: float, status: int) -> None:
+    """End the process when the interpreter has not done so by itself, for a call that still
+    runs in a thread may hold its exit up. The results are written by now, and worker processes
+    end with this one."""
 
-    def handle(signum: int, frame: object) -> None:
-        nonlocal asked
-        asked += signum == signal.SIGINT
-        if asked > 1:
-            os._exit(128 + signal.SIGINT)
-        news.put(signum)  # may interrupt a put or get of the same queue: it is made for that
+    def leave() -> None:
+        time.sleep(seconds)
+        os._exit(status)
 
-    before = [(one, signal.signal(one, handle)) for one in (signal.SIGINT, signal.SIGTERM)]
-    try:
-        yield
-    finally:
-        for one, handler in before:
-            signal.signal(one, handler)
-
-
-def _threads_left() -> bool:
-    main = threading.main_thread()
-    return any(not one.daemon for one in threading.enumerate() if one is not main)
+    threading.Thread(target=leave, daemon=True).start()
 
 
 def _workers(pool: Pool) -> str:

@@ -72,7 +72,7 @@ class Watch:
         """A worker was given something."""
         if worker.limit < inf and now + worker.limit < worker.check_at:
             self._check(worker, now + worker.limit, now)
-        if worker.open > 1 and self._book.prefetch and self._book.alive > 1:
+        if worker.open > 1 and self._book.prefetch:
             self.answered(worker, now)
 
     def answered(self, worker: Worker, now: float) -> None:

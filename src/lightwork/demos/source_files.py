@@ -112,9 +112,13 @@ def main() -> None:
     whole = hashlib.sha256("".join(one["sha256"] for one in found).encode()).hexdigest()
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     print(f"{sum(one['lines'] for one in found):,} lines, of which with code:", end=" ")
-    print(f"{sum(one['code'] or 0 for one in found):,}; {size / 1e6:,.1f} MB; all as one: {whole[:16]}")
+    print(
+        f"{sum(one['code'] or 0 for one in found):,}; {size / 1e6:,.1f} MB; all as one: {whole[:16]}"
+    )
     for how, took in (("in place", seconds_alone), ("processes", seconds)):
-        print(f"  {how:10} {took:6.1f} s  {len(files) / took:8,.0f} files/s  {size / took / 1e6:6.1f} MB/s")
+        print(
+            f"  {how:10} {took:6.1f} s  {len(files) / took:8,.0f} files/s  {size / took / 1e6:6.1f} MB/s"
+        )
     print(f"{seconds_alone / seconds:.2f} times as fast with processes on {cpus} CPUs")
 
 

@@ -28,7 +28,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import inspect
 import io
 import itertools
 import pickle
@@ -76,6 +75,9 @@ class ValuePickler(cp.Pickler):  # type: ignore[misc]  # cloudpickle has no type
             return NotImplemented if by_name(obj) else _cached_function_reduce(obj)
         if issubclass(kind, type):
             return self._class_reduce(obj)
+        if kind is functools.cached_property:
+            # It has a lock, up to Python 3.11.
+            return _make_cached_property, (obj.func, obj.attrname)
         return super().reducer_override(obj)
 
     def _class_reduce(self, cls: type) -> Any:
@@ -147,7 +149,7 @@ def _names_of_class_bodies(code: types.CodeType) -> Iterator[str]:
     """Names that classes inside a function look up; cloudpickle looks at functions only."""
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
-            if not constant.co_flags & inspect.CO_OPTIMIZED:
+            if not constant.co_flags & snapshot.CO_OPTIMIZED:
                 yield from constant.co_names
             yield from _names_of_class_bodies(constant)
 
@@ -324,6 +326,14 @@ def _set_function(func: types.FunctionType, state: tuple[_Marked, Any]) -> None:
 
 def _make_cached(func: Callable[..., Any], maxsize: int | None, typed: bool) -> Any:
     return functools.lru_cache(maxsize, typed)(func)
+
+
+def _make_cached_property(
+    func: Callable[[Any], Any], name: str | None
+) -> functools.cached_property[Any]:
+    made = functools.cached_property(func)
+    made.attrname = name
+    return made
 
 
 # -- the receiver: classes -----------------------------------------------------------------------

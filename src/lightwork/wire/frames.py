@@ -30,7 +30,7 @@ import socket
 import struct
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 __all__ = ["MAX_FDS", "Frame", "Inbox", "Outbox"]
@@ -46,6 +46,8 @@ _SEND_AT_ONCE = 1 << 20  # bytes gathered for one system call; a socket buffer h
 _JOIN_BELOW = 8192  # a frame smaller than this is one piece of memory: cheaper than many vectors
 _DONTWAIT = socket.MSG_DONTWAIT | getattr(socket, "MSG_NOSIGNAL", 0)
 _CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+
+_TRUNCATED = socket.MSG_CTRUNC
 
 _GONE = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.EBADF, errno.ESHUTDOWN)
 # The kernel's memory, or its count of descriptors in flight, is used up for the moment. The
@@ -179,21 +181,8 @@ class Outbox:
         queue = self._queue
         while queue:
             message = queue[0]
-            fds = message.fds
-            if len(queue) > 1 and not fds:
-                buffers = self._gather()
-            else:
-                buffers = message.parts
-            if len(buffers) > _IOV_MAX:
-                buffers = buffers[:_IOV_MAX]
             try:
-                if fds:
-                    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
-                    sent = self._sock.sendmsg(buffers, rights, _DONTWAIT)
-                elif len(buffers) == 1:
-                    sent = self._sock.send(buffers[0], _DONTWAIT)
-                else:
-                    sent = self._sock.sendmsg(buffers, (), _DONTWAIT)
+                sent = self._send(message)
             except OSError as error:
                 if error.errno in _LATER:
                     return False
@@ -202,8 +191,25 @@ class Outbox:
                 # gives EBADF too; half a conversation is worth nothing, so it ends as well.)
                 self._drop()
                 return True
-            self._consume(sent)
+            if sent != message.left:
+                self._consume(sent)
+                continue
+            queue.popleft()
+            if message.on_sent is not None:
+                message.on_sent()
         return True
+
+    def _send(self, message: _Message) -> int:
+        """One system call for the first message, and for others behind it."""
+        buffers = message.parts
+        if message.fds:
+            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", message.fds))]
+            return self._sock.sendmsg(buffers[:_IOV_MAX], rights, _DONTWAIT)
+        if len(self._queue) > 1:
+            buffers = self._gather()
+        if len(buffers) == 1:
+            return self._sock.send(buffers[0], _DONTWAIT)
+        return self._sock.sendmsg(buffers[:_IOV_MAX], (), _DONTWAIT)
 
     def _gather(self) -> list[Buffer]:
         """The parts of as many messages as go out in one call: none with descriptors."""
@@ -289,8 +295,8 @@ class Inbox:
         self._end = 0  # the buffer holds bytes 0 to _end of frames not complete yet
         self._groups: deque[_Group] = deque()
         self._big: memoryview | None = None  # the body that is being received in place
-        self._big_filled = 0
-        self._big_frame: tuple[int, tuple[int, ...], bool] = (0, (), False)
+        self._filled = 0
+        self._head: tuple[int, tuple[int, ...], bool] = (0, (), False)  # all of it but the body
         self._ancillary = socket.CMSG_SPACE(MAX_FDS * array.array("i").itemsize)
 
     def read(self) -> list[Frame]:
@@ -299,14 +305,10 @@ class Inbox:
         Fewer than there are may come: a level-triggered selector tells. See `drained`, `drain`.
         """
         frames: list[Frame] = []
+        self.drained = self.eof
         budget = self._AT_ONCE
-        self.drained = False
-        while budget > 0 and not self.eof:
-            got, full = self._receive(_DONTWAIT, frames)
-            if not full:
-                self.drained = True
-                break
-            budget -= got
+        while budget > 0 and not self.drained:
+            budget -= self._receive(socket.MSG_DONTWAIT, frames)
         return frames
 
     def read_blocking(self) -> list[Frame]:
@@ -316,8 +318,7 @@ class Inbox:
         """
         frames: list[Frame] = []
         while not frames and not self.eof:
-            got, _ = self._receive(0, frames)
-            if got == 0 and not self.eof:
+            if not self._receive(0, frames) and not self.eof:
                 # The socket itself is in non-blocking mode.
                 poll = select.poll()
                 poll.register(self._sock, select.POLLIN)
@@ -327,54 +328,53 @@ class Inbox:
     def drain(self) -> list[Frame]:
         """Return all complete frames up to the end of the stream, or to the last byte there is."""
         frames = self.read()
-        while not (self.eof or self.drained):
+        while not self.drained:
             frames += self.read()
         return frames
 
-    def _receive(self, flags: int, frames: list[Frame]) -> tuple[int, bool]:
-        """Read once. Returns how many bytes came, and whether there may be more at once."""
+    def _receive(self, flags: int, frames: list[Frame]) -> int:
+        """Read once, and return how many bytes came. Sets `drained` if there are no more now."""
+        big = self._big
+        ancillary: Sequence[tuple[int, int, bytes]] = ()
+        truncated = False
         try:
-            if self._big is not None:
-                got, room = self._receive_big(flags, frames)
-                more = got == room
+            if big is None:
+                at = self._end
+                room = self._SIZE - at
+                target = self._view[at:] if at else self._view
+                got, ancillary, returned, _ = self._sock.recvmsg_into(
+                    (target,), self._ancillary, flags | _CLOEXEC
+                )
+                truncated = returned & _TRUNCATED != 0
             else:
-                got, more = self._receive_small(flags)
+                # No descriptor can come here, for they come with headers.
+                room = len(big) - self._filled
+                got = self._sock.recv_into(big[self._filled :], 0, flags)
         except (BlockingIOError, InterruptedError):
-            return 0, False
+            self.drained = True
+            return 0
         except OSError as error:
             if error.errno not in _GONE and error.errno != errno.ETIMEDOUT:
                 raise
-            got, more = 0, False
-        if got == 0:
+            got = 0
+        if not got:
             self._finish()
-            return 0, False
-        if self._big is None:
+            return 0
+        if ancillary or truncated:
+            # The kernel ends a read behind descriptors, so a short one says nothing here.
+            self._groups.append(_take_fds(ancillary, truncated))
+        elif got < room:
+            self.drained = True
+        if big is None:
+            self._end += got
             self._cut(frames)
-        return got, more
-
-    def _receive_big(self, flags: int, frames: list[Frame]) -> tuple[int, int]:
-        """Read into the body under way. No descriptor can come here: they are with headers."""
-        assert self._big is not None
-        room = len(self._big) - self._big_filled
-        got = self._sock.recv_into(self._big[self._big_filled :], 0, flags)
-        self._big_filled += got
-        if got == room:
-            kind, fds, lost = self._big_frame
-            frames.append(Frame(kind, self._big, fds, lost))
-            self._big = None
-        return got, room
-
-    def _receive_small(self, flags: int) -> tuple[int, bool]:
-        room = self._SIZE - self._end
-        got, ancillary, returned, _ = self._sock.recvmsg_into(
-            (self._view[self._end :],), self._ancillary, flags | _CLOEXEC
-        )
-        self._end += got
-        if ancillary or returned & socket.MSG_CTRUNC:
-            self._groups.append(_take_fds(ancillary, bool(returned & socket.MSG_CTRUNC)))
-            # The kernel ends a read behind descriptors, so a short read says nothing here.
-            return got, True
-        return got, got == room
+        else:
+            self._filled += got
+            if got == room:
+                kind, fds, lost = self._head
+                frames.append(Frame(kind, big, fds, lost))
+                self._big = None
+        return got
 
     def _cut(self, frames: list[Frame]) -> None:
         """Cut what is in the buffer into frames."""
@@ -401,7 +401,7 @@ class Inbox:
             if here == stop:
                 frames.append(Frame(kind, body, fds, lost))
                 continue
-            self._big, self._big_filled, self._big_frame = body, here - start, (kind, fds, lost)
+            self._big, self._filled, self._head = body, here - start, (kind, fds, lost)
         if at:
             left = end - at
             if left:
@@ -422,7 +422,7 @@ class Inbox:
         self.eof = True
         self.drained = True
         if self._big is not None:
-            _close_all(self._big_frame[1])
+            _close_all(self._head[1])
             self._big = None
         while self._groups:
             _close_all(self._groups.popleft().fds)
@@ -435,7 +435,7 @@ class Inbox:
 _new_frame = tuple.__new__  # skips the argument handling of NamedTuple: a third of the cost
 
 
-def _take_fds(ancillary: list[tuple[int, int, bytes]], truncated: bool) -> _Group:
+def _take_fds(ancillary: Iterable[tuple[int, int, bytes]], truncated: bool) -> _Group:
     """Decode the descriptors that came with a read."""
     fds = array.array("i")
     for level, kind, data in ancillary:

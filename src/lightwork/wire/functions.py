@@ -12,7 +12,6 @@ only while its `snapshot.Snapshot` holds.
 from __future__ import annotations
 
 import functools
-import hashlib
 import itertools
 import sys
 import threading
@@ -84,7 +83,7 @@ class FunctionTable:
         # Before pickling: what changes in between makes the snapshot fail, not lie.
         holds, modules = _watch(fn)
         data = dump_bytes(fn, what=f"the function {name}")
-        identity = data if len(data) < _DIGEST_FROM else hashlib.blake2b(data).digest()
+        identity = data if len(data) < _DIGEST_FROM else _digest(data)
         with self._lock:
             key = self._keys.get(identity)
             if key is None:
@@ -154,6 +153,12 @@ def _importable(names: Any) -> tuple[str, ...]:
         and name in sys.modules
         and importable(name)
     )
+
+
+def _digest(data: bytes) -> bytes:
+    import hashlib  # late: it loads OpenSSL
+
+    return hashlib.blake2b(data, digest_size=32).digest()
 
 
 def _name(fn: Any) -> str:

@@ -19,7 +19,7 @@ import functools
 import io
 import pickle
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from ..errors import CannotPickle, CannotUnpickle
@@ -52,7 +52,7 @@ _new_packed = tuple.__new__  # without the argument handling of NamedTuple: half
 _dumps = pickle.dumps
 _NO_BUFFERS: tuple[pickle.PickleBuffer, ...] = ()
 
-# bytes are not among them: they may be big.
+# bytes are not among them, because they may be big.
 _ATOMS: frozenset[type] = frozenset({int, float, str, bool, type(None)})
 _SHORT = 16  # elements: longer tuples are left to the pickler
 
@@ -84,9 +84,17 @@ def pack(obj: Any, *, what: str = "the argument", home: bool = False) -> Packed:
             kind = type(item)
             if kind in _ATOMS:
                 continue
-            if kind is tuple and len(item) < _SHORT and _ATOMS.issuperset(map(type, item)):
-                continue
-            if kind is dict and not item:
+            if kind is tuple or kind is list:
+                if len(item) < _SHORT and _ATOMS.issuperset(map(type, item)):
+                    continue
+            elif kind is dict:
+                if not item or (
+                    len(item) < _SHORT
+                    and _ATOMS.issuperset(map(type, item))
+                    and _ATOMS.issuperset(map(type, item.values()))
+                ):
+                    continue
+            elif kind is bytes and len(item) < OUT_OF_BAND:
                 continue
             return _pack(obj, what, home)
     elif kind not in _ATOMS:
@@ -136,7 +144,7 @@ def dump_bytes(obj: Any, *, what: str) -> bytes:
     Raises:
         CannotPickle: as `pack`.
     """
-    return _pack(obj, what, home=False, limit=None).data
+    return _pack(obj, what, home=False, whole=True).data
 
 
 class _NotPlain(Exception):
@@ -205,22 +213,24 @@ def _lift(obj: Any, depth: int = 2) -> Any:
     kind = type(obj)
     if kind is bytes:
         return _Bytes(obj) if len(obj) >= _LIFT else obj
-    if kind is not tuple or not depth or len(obj) > _SHORT:
+    if kind is not tuple or not depth or len(obj) >= _SHORT:
         return obj
-    lifted = [_lift(item, depth - 1) for item in obj]
-    if len(obj) == 2 and depth == 2 and type(obj[0]) is tuple and type(obj[1]) is dict:
-        keywords = {name: _lift(value, 0) for name, value in obj[1].items()}
-        if any(type(value) is _Bytes for value in keywords.values()):
-            lifted[1] = keywords
-    if any(new is not old for new, old in zip(lifted, obj)):
-        return tuple(lifted)
+    lifted = [_lift(item, depth - 1) if type(item) in _MAY_LIFT else item for item in obj]
+    if depth == 2 and len(obj) == 2 and type(obj[0]) is tuple and type(obj[1]) is dict and obj[1]:
+        lifted[1] = {name: _lift(value, 0) for name, value in obj[1].items()}
+    for new, old in zip(lifted, obj):
+        if new is not old:
+            return tuple(lifted)
     return obj
 
 
-def _pack(obj: Any, what: str, home: bool, limit: int | None = OUT_OF_BAND) -> Packed:
-    """Pickle anything; buffers of at least `limit` bytes go out of band (None: none do)."""
+_MAY_LIFT = (tuple, bytes)
+
+
+def _pack(obj: Any, what: str, home: bool, whole: bool = False) -> Packed:
+    """Pickle anything. `whole`: no buffer goes out of band."""
     try:
-        return _dump(obj if limit is None else _lift(obj), home, limit)
+        return _dump(obj if whole else _lift(obj), home, whole)
     except KeyboardInterrupt:
         raise
     except BaseException as error:
@@ -230,10 +240,10 @@ def _pack(obj: Any, what: str, home: bool, limit: int | None = OUT_OF_BAND) -> P
     raise _explain(obj, what, home, failure) from failure
 
 
-def _dump(obj: Any, home: bool, limit: int | None) -> Packed:
-    buffers: list[pickle.PickleBuffer] = []
-    keep = None if limit is None else _keeper(buffers, limit)
+def _dump(obj: Any, home: bool, whole: bool) -> Packed:
     file = io.BytesIO()
+    buffers = _Buffers()
+    keep = None if whole else buffers.keep
     pickler = _FastPickler(file, 5, buffer_callback=keep)
     if home:
         pickler.home = True
@@ -257,20 +267,19 @@ def _dump(obj: Any, home: bool, limit: int | None) -> Packed:
     return _new_packed(Packed, (file.getvalue(), tuple(buffers), False))
 
 
-def _keeper(buffers: list[pickle.PickleBuffer], limit: int) -> Callable[[Any], bool]:
-    """A buffer_callback that keeps big buffers, and sends small ones in band (true)."""
+class _Buffers(list[pickle.PickleBuffer]):
+    """The buffers of one pickle that go out of band."""
 
-    def keep(buffer: pickle.PickleBuffer) -> bool:
+    def keep(self, buffer: pickle.PickleBuffer) -> bool:
+        """A pickler's buffer_callback: true sends the buffer in band."""
         try:
-            if buffer.raw().nbytes < limit:
+            if buffer.raw().nbytes < OUT_OF_BAND:
                 return True
         except BufferError:
             # Not contiguous: in band it is refused with a clear error.
             return True
-        buffers.append(buffer)
+        self.append(buffer)
         return False
-
-    return keep
 
 
 def _explain(obj: Any, what: str, home: bool, error: BaseException) -> CannotPickle:
@@ -280,7 +289,7 @@ def _explain(obj: Any, what: str, home: bool, error: BaseException) -> CannotPic
 
     def attempt(part: Any) -> BaseException | None:
         try:
-            _dump(part, home, OUT_OF_BAND)
+            _dump(part, home, False)
         except KeyboardInterrupt:
             raise
         except BaseException as failure:

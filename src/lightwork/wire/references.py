@@ -16,8 +16,9 @@ __all__ = ["MAIN_MODULES", "by_name", "importable"]
 # The second is what multiprocessing calls the main script in its own children.
 MAIN_MODULES = frozenset({"__main__", "__mp_main__"})
 
-# Top-level module name -> (the module it was found out for, the verdict).
+# Module name -> (the module it was found out for, the verdict).
 _verdicts: dict[str, tuple[ModuleType | None, bool]] = {}
+_UNKNOWN: tuple[ModuleType | None, bool] = (ModuleType(""), False)
 
 
 def by_name(obj: Any) -> bool:
@@ -25,18 +26,19 @@ def by_name(obj: Any) -> bool:
     try:
         module_name = obj.__module__
         module = sys.modules[module_name]
-        found: Any = module
         qualname = obj.__qualname__
-        if "." in qualname:
+        if module.__dict__.get(qualname) is not obj:
+            found: Any = module
             for part in qualname.split("."):
                 found = getattr(found, part)
-        else:
-            found = getattr(found, qualname)
+            if found is not obj:
+                return False
+        known = _verdicts.get(module_name, _UNKNOWN)
+        return known[1] if known[0] is module else importable(module_name)
     except Exception:
         # No such module or name ("<locals>"), or an attribute that is a property which raises.
         # A builtin without a module is pickle's own affair.
         return getattr(obj, "__module__", None) is None and not hasattr(obj, "__code__")
-    return found is obj and module_name not in MAIN_MODULES and importable(module_name)
 
 
 def importable(module_name: str) -> bool:
@@ -45,13 +47,13 @@ def importable(module_name: str) -> bool:
     Only the top-level package is looked for. Extension modules register submodules that no finder
     knows of, and these come to life with their parent.
     """
-    top = module_name.partition(".")[0]
-    module = sys.modules.get(top)
-    known = _verdicts.get(top)
-    if known is not None and known[0] is module:
+    module = sys.modules.get(module_name)
+    known = _verdicts.get(module_name, _UNKNOWN)
+    if known[0] is module:
         return known[1]
-    verdict = _find(top, module)
-    _verdicts[top] = (module, verdict)
+    top = module_name.partition(".")[0]
+    verdict = _find(top, sys.modules.get(top))
+    _verdicts[module_name] = (module, verdict)
     return verdict
 
 

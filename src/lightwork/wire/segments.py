@@ -39,7 +39,6 @@ import functools
 import mmap
 import os
 import sys
-import tempfile
 import threading
 import weakref
 from collections.abc import Callable, Sequence
@@ -228,6 +227,8 @@ def _create(size: int, directory: str | None) -> _Memory:
     if directory is None and hasattr(os, "memfd_create"):
         fd = os.memfd_create("lightwork")  # close-on-exec by default
     else:
+        import tempfile  # late: what has memfd_create does not need it
+
         fd, path = tempfile.mkstemp(prefix="lightwork-", dir=directory)
         os.unlink(path)
     try:

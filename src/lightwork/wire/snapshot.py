@@ -36,6 +36,8 @@ _IMMUTABLE: frozenset[type] = frozenset(
 # The same, by name: to import them all for this would cost more than it saves.
 _IMMUTABLE_NAMES = {
     "_collections": {"_tuplegetter"},
+    "collections": {"_tuplegetter"},
+    "dataclasses": {"_HAS_DEFAULT_FACTORY_CLASS", "_MISSING_TYPE"},
     "datetime": {"date", "datetime", "time", "timedelta", "timezone"},
     "decimal": {"Decimal"},
     "fractions": {"Fraction"},
@@ -53,17 +55,29 @@ _CLASS_NOISE = frozenset(
         *("__annotations__", "__annotate__", "__annotate_func__", "__parameters__"),
         *("__orig_bases__", "__static_attributes__", "__firstlineno__", "__match_args__"),
         *("__dataclass_fields__", "__dataclass_params__", "_abc_impl", "__abstractmethods__"),
+        "__slotnames__",  # put there by copyreg
         *("_fields", "_field_defaults"),
+        *("__protocol_attrs__", "__non_callable_proto_members__"),
     }
 )
 
 _TOO_MANY = 1000  # things to check: beyond, pickling is no slower than looking
 
 
+CO_OPTIMIZED = 1  # inspect's; a function's code, not the body of a class
+_GLOBAL_OPS = frozenset({"LOAD_GLOBAL", "STORE_GLOBAL", "DELETE_GLOBAL"})
+
+
 @functools.lru_cache(maxsize=1024)  # by equality of code objects: of what they do
 def code_names(code: types.CodeType) -> frozenset[str]:
-    """Return the names that `code`, or code inside it, may look up: globals, and attributes."""
-    names = set(code.co_names)
+    """Return the names that `code`, or code inside it, may look up as globals."""
+    import dis  # late: workers have no use for it
+
+    if not code.co_flags & CO_OPTIMIZED:
+        # The body of a class looks up its names in several places, by many opcodes.
+        names = set(code.co_names)
+    else:
+        names = {i.argval for i in dis.get_instructions(code) if i.opname in _GLOBAL_OPS}
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
             names |= code_names(constant)
@@ -127,6 +141,8 @@ class Snapshot:
             return self._add_class(value)
         if issubclass(kind, enum.Enum):
             return self.add(kind)
+        if kind.__module__ == "typing":
+            return True
         return kind.__qualname__ in _IMMUTABLE_NAMES.get(kind.__module__, ())
 
     def _add_module(self, module: types.ModuleType) -> bool:
@@ -145,9 +161,11 @@ class Snapshot:
             self._dicts.append((globals_, name, value))
             if value is not _ABSENT and not self.add(value):
                 return False
-        for cell in function.__closure__ or ():
+        for name, cell in zip(function.__code__.co_freevars, function.__closure__ or ()):
             value = _contents(cell)
             self._cells.append((cell, value))
+            if name == "repr_running" and type(value) is set:
+                continue  # of reprlib.recursive_repr, which every dataclass has: scratch space
             if value is not _ABSENT and not self.add(value):
                 return False
         return (
@@ -167,7 +185,9 @@ class Snapshot:
     def _add_builtin(self, function: types.BuiltinFunctionType) -> bool:
         # A bound method of an object (list.append) is another matter.
         owner = function.__self__
-        return owner is None or isinstance(owner, types.ModuleType)
+        if owner is None or isinstance(owner, types.ModuleType):
+            return True
+        return isinstance(owner, type) and self.add(owner)  # tuple.__new__
 
     def _add_partial(self, partial: functools.partial[Any]) -> bool:
         return (
@@ -175,9 +195,13 @@ class Snapshot:
         )
 
     def _add_wrapper(self, wrapper: Any) -> bool:
-        # staticmethod, classmethod; a cached function, whose cache is not sent.
-        inner = wrapper.__wrapped__ if hasattr(wrapper, "cache_info") else wrapper.__func__
-        return self.add(inner)
+        return self.add(wrapper.__func__)  # staticmethod, classmethod
+
+    def _add_cached(self, cached: Any) -> bool:
+        return self.add(cached.__wrapped__)  # the cache itself is not sent
+
+    def _add_cached_property(self, value: functools.cached_property[Any]) -> bool:
+        return self.add(value.func)
 
     def _add_property(self, value: property) -> bool:
         return self.add(value.fget) and self.add(value.fset) and self.add(value.fdel)
@@ -222,7 +246,8 @@ _LOOK: dict[type, Callable[[Snapshot, Any], bool]] = {
     types.FunctionType: Snapshot._add_function,
     types.BuiltinFunctionType: Snapshot._add_builtin,
     functools.partial: Snapshot._add_partial,
-    functools._lru_cache_wrapper: Snapshot._add_wrapper,
+    functools._lru_cache_wrapper: Snapshot._add_cached,
+    functools.cached_property: Snapshot._add_cached_property,
     staticmethod: Snapshot._add_wrapper,
     classmethod: Snapshot._add_wrapper,
     property: Snapshot._add_property,

@@ -51,9 +51,7 @@ class Answers:
         self._told = 0  # frames_done, as the parent knows it
         self._ended = 0  # calls below this position have ended
 
-    def add(
-        self, kind: int, flags: int, position: int, started: float, packed: Packed
-    ) -> None:
+    def add(self, kind: int, flags: int, position: int, started: float, packed: Packed) -> None:
         """The call at `position` has ended. What became of it is sent now, or kept until then."""
         now = time.monotonic()
         item: Any = packed.data

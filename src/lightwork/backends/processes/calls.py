@@ -24,6 +24,7 @@ __all__ = ["Call", "Chunk", "PlainChunk", "Single", "chunk", "single"]
 Payload = tuple[int, Any]
 """The form (see messages), and what it is opened with."""
 
+
 class Single:
     """One call: the pickled ``(args, kwargs)``."""
 

@@ -20,14 +20,19 @@ from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import Any, NoReturn
 
+from .boot import parent_only
+
 __all__ = [
+    "SERVER_NAME",
     "SPAWN_CODE",
+    "WORKER_NAME",
     "begin_forked",
     "begin_served",
     "begin_spawned",
     "caught_signals",
     "close_all_but",
     "die_with_parent",
+    "name_process",
     "prctl",
 ]
 
@@ -39,6 +44,8 @@ SPAWN_CODE = (
 """What a fresh interpreter is told to run. It needs the parent's sys.path to find this package."""
 
 _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
+_PR_SET_NAME = 15
+SERVER_NAME, WORKER_NAME = "lw-server", "lw-worker"
 _kept: list[ModuleType] = []
 
 
@@ -74,6 +81,12 @@ def die_with_parent(parent: int) -> bool:
     return True
 
 
+def name_process(name: str) -> None:
+    """Set what ``ps -o comm`` and ``top`` show; a forked worker's command line is the server's."""
+    if prctl is not None:
+        prctl(_PR_SET_NAME, name.encode(), 0, 0, 0)
+
+
 def begin_served(
     body: Mapping[str, Any], fds: Sequence[int], server: int, caught: Sequence[int]
 ) -> NoReturn:
@@ -105,27 +118,22 @@ def begin_spawned(body: Mapping[str, Any], fds: Sequence[int], server: int) -> N
 
 
 def begin_forked(
-    body: Mapping[str, Any],
-    fds: Sequence[int],
-    parent: int,
-    parent_fd: int | None,
-    drop: Sequence[int],
+    body: Mapping[str, Any], fds: Sequence[int], lifeline: int, drop: Sequence[int]
 ) -> NoReturn:
     """A thread of the parent has forked: a copy of everything that the user had.
 
+    `lifeline`: a pipe that ends with the parent.
     `drop`: our descriptors in the parent. The user's stay, for that is what was asked for.
-    `parent_fd`: a pidfd of the parent's to watch; -1: there are none; None: the kernel tells.
     """
     with _ending_here():
         os.setpgid(0, 0)
         gc.freeze()  # what the parent left as garbage must not be finalized here
-        for fd in set(drop) - set(fds):
+        own = _reopen(lifeline)
+        for fd in set(drop) - {*fds, own}:
             with contextlib.suppress(OSError):
                 os.close(fd)
-        if parent_fd is None:
-            die_with_parent(parent)
-        else:
-            _watch(parent_fd, parent)
+        parent_only.clear()
+        _die_with_pipe(own)
         _forget_parent()
         _default_signals(caught_signals())
         _apply_environment(body["env"])
@@ -251,36 +259,51 @@ def _forget_parent() -> None:
     _reseed_numpy()
 
 
-def _watch(parent_fd: int, parent: int) -> None:
-    """Die with the parent by means of a thread, where the kernel's death signal does not serve.
+def _reopen(pipe: int) -> int:
+    """The same pipe by an open file of our own: whom it signals is a property of that."""
+    try:
+        return os.open(f"/proc/self/fd/{pipe}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return pipe
 
-    A thread of the parent's other than the main one has forked: its end, long before that of the
-    parent, would signal.
+
+def _die_with_pipe(pipe: int) -> None:
+    """Kill this process group when nobody can write to `pipe` any more: the parent is gone.
+
+    The kernel's death signal does not serve after a plain fork: it comes when the *thread* that
+    forked ends, and for this process alone, before it could take its own children along.
+
+    Linux can send a signal of our choice to the whole group when a pipe ends (fcntl(2),
+    F_SETSIG), even while C code that never ends holds the interpreter's lock. A thread that waits
+    for the pipe does it elsewhere; and since it is in poll(2), the pipe stays open, and armed,
+    though a task may close all descriptors.
     """
     import _thread
     import select
 
-    def wait() -> None:
-        if parent_fd >= 0:
-            poll = select.poll()
-            poll.register(parent_fd, select.POLLIN)
-            poll.poll()
-        else:
-            import time
+    with contextlib.suppress(ImportError, AttributeError, OSError):
+        import fcntl
 
-            while os.getppid() == parent:  # no pidfd here: nothing to wait on
-                time.sleep(0.5)
-        os.kill(os.getpid(), signal.SIGKILL)
+        fcntl.fcntl(pipe, fcntl.F_SETOWN, -os.getpgrp())
+        fcntl.fcntl(pipe, fcntl.F_SETSIG, signal.SIGKILL)
+        fcntl.fcntl(pipe, fcntl.F_SETFL, os.O_NONBLOCK | os.O_ASYNC)
+    poll = select.poll()
+    poll.register(pipe, select.POLLIN)
+    if poll.poll(0):  # it was gone before we could arm anything
+        os._exit(1)
+
+    def wait() -> None:
+        poll.poll()
+        os.killpg(os.getpgrp(), signal.SIGKILL)
 
     _thread.start_new_thread(wait, ())
-    if os.getppid() != parent:
-        os._exit(1)
 
 
 def _run(body: Mapping[str, Any], fds: Sequence[int]) -> NoReturn:
     """Call the entry, then end as an interpreter would, but without tearing down its objects."""
     code = 1
     try:
+        name_process(WORKER_NAME)
         module, _, name = body["entry"].partition(":")
         __import__(module)
         getattr(sys.modules[module], name)(list(fds), body["config"])

@@ -37,15 +37,14 @@ class ForkLauncher:
         if self._closed:
             raise ValueError("this launcher was closed")
         body = make_body(spec, "fork")
-        parent = os.getpid()
         with contextlib.ExitStack() as stack:
             fds = []
             for fd in spec.fds:
                 fds.append(os.dup(fd))
                 stack.callback(os.close, fds[-1])
-            watched = _watched(parent)
-            if watched is not None and watched >= 0:
-                stack.callback(os.close, watched)
+            lifeline = _lifeline
+            read_end = lifeline.take()
+            stack.callback(lifeline.give_back)
             sentinel, held = _sentinel_pipe()
             if held >= 0:
                 stack.callback(os.close, held)
@@ -54,8 +53,9 @@ class ForkLauncher:
             pid = _fork()
             if pid == 0:
                 # Never comes back, so what is on `stack` is not closed here.
-                child.begin_forked(body, fds, parent, watched, [*spec.fds, *parent_only])
-        return ForkedChild(pid, sentinel)
+                child.begin_forked(body, fds, read_end, [*spec.fds, *parent_only])
+            lifeline.take()  # the child's own, until it has ended
+            return ForkedChild(pid, sentinel, lifeline)
 
     def close(self) -> None:
         self._closed = True
@@ -66,7 +66,7 @@ class ForkedChild:
 
     error: OSError | None = None
 
-    def __init__(self, pid: int, sentinel: int) -> None:
+    def __init__(self, pid: int, sentinel: int, lifeline: _Lifeline) -> None:
         self.pid: int | None = pid
         self._pid = pid
         self._owner = os.getpid()
@@ -77,7 +77,9 @@ class ForkedChild:
         except OSError:
             os.kill(pid, signal.SIGKILL)
             reap(pid)
+            lifeline.give_back()
             raise
+        self._lifeline = lifeline
         parent_only.add(self._sentinel)
 
     def fileno(self) -> int:
@@ -87,6 +89,8 @@ class ForkedChild:
         with self._lock:
             if self._exit is None and self._owner == os.getpid():
                 self._exit = self._look()
+                if self._exit is not None:
+                    self._lifeline.give_back()
             return self._exit
 
     def kill(self) -> None:
@@ -130,19 +134,52 @@ class ForkedChild:
             return Exit(None, None)
 
 
-def _watched(parent: int) -> int | None:
-    """What the child shall watch to see the parent's end: None if the kernel tells it, else a
-    pidfd of the parent, or -1 where there are none."""
-    if threading.current_thread() is threading.main_thread() and child.prctl is not None:
-        return None
-    try:
-        return os.pidfd_open(parent)
-    except AttributeError:
-        return -1
-    except OSError as error:
-        if error.errno in (errno.ENOSYS, errno.EPERM):
-            return -1
-        raise
+class _Lifeline:
+    """A pipe that nobody writes to: its end tells the children that this process is gone."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.ends: tuple[int, int] | None = None
+        self.users = 0
+
+    def take(self) -> int:
+        """Its read end, held until as many `give_back`."""
+        with self.lock:
+            if self.ends is None:
+                self.ends = os.pipe()
+                parent_only.update(self.ends)
+            self.users += 1
+            return self.ends[0]
+
+    def give_back(self) -> None:
+        with self.lock:
+            self.users -= 1
+            if self.users == 0 and self.ends is not None:
+                parent_only.difference_update(self.ends)
+                for fd in self.ends:
+                    os.close(fd)
+                self.ends = None
+
+
+_lifeline = _Lifeline()
+_launching: set[int] = set()
+"""Threads that fork a worker at this moment; it needs the lifeline, and drops it by itself."""
+
+
+def _after_fork_in_child() -> None:
+    """A fork by the user's code must not hold the write end, or it would keep orphans alive."""
+    global _lifeline
+    before, _lifeline = _lifeline, _Lifeline()
+    ours = threading.get_ident() in _launching
+    _launching.clear()
+    if before.ends is not None and not ours:
+        parent_only.difference_update(before.ends)
+        for fd in before.ends:
+            with contextlib.suppress(OSError):
+                os.close(fd)
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def _sentinel_pipe() -> tuple[int, int]:
@@ -164,10 +201,12 @@ def _fork() -> int:
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     pid = -1
+    _launching.add(threading.get_ident())
     try:
         pid = os.fork()
     finally:
         if pid != 0:
+            _launching.discard(threading.get_ident())
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return pid
 

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator
 
 from ...core.events import Running
 from ..base import Parcel
@@ -79,7 +78,7 @@ class Book:
         self._answered = 0  # the position behind the last call that was answered
         self.cuts: list[tuple[int, int, int]] = []  # to be told to the worker
 
-    # -- frames --------------------------------------------------------------------------------------
+    # -- frames ----------------------------------------------------------------------------------
 
     @property
     def busy(self) -> bool:
@@ -99,11 +98,16 @@ class Book:
         self.frames.append(frame)
         return frame
 
-    def done(self, frames_done: int) -> None:
-        """The worker will not look at its first `frames_done` frames any more."""
+    def done(self, frames_done: int) -> int:
+        """The worker will not look at its first `frames_done` frames any more.
+
+        Returns how many of those that it let go were big.
+        """
+        big = 0
         self.frames_done = max(self.frames_done, frames_done)
         while self.frames and self.frames[0].serial < self.frames_done:
-            self.frames.popleft()
+            big += self.frames.popleft().big
+        return big
 
     def answered(self, position: int, calls: int) -> list[tuple[Parcel, int, int]]:
         """These calls were answered: whose they are. Those that had been answered are left out."""
@@ -119,7 +123,7 @@ class Book:
                 return list(frame.spread(position, calls))
         return []
 
-    # -- taking back ---------------------------------------------------------------------------------
+    # -- taking back -----------------------------------------------------------------------------
 
     def take_back(self, task: int, offset: int, barrier: Callable[[], None]) -> Taken:
         """Stop the worker from starting that call and all behind it: see PROTOCOL.md."""
@@ -137,19 +141,18 @@ class Book:
 
         A call that is not here any more was answered, so all that is left is behind it.
         """
-        for parcel in self.waiting:
-            if parcel.task == task and parcel.hi > offset:
-                waits = True
-                break
-        else:
-            waits = False
         for frame in self.frames:
             first = frame.at_position
             for parcel in frame.parcels[frame.at :]:
                 if parcel.task == task and parcel.hi > offset:
-                    return first + max(0, offset - parcel.lo)
+                    position = first + max(0, offset - parcel.lo)
+                    if position < frame.base + frame.keep:
+                        return position
                 first += parcel.hi - parcel.lo
-        return None if waits else self._answered
+        for parcel in self.waiting:
+            if parcel.task == task and parcel.hi > offset:
+                return None
+        return self._answered
 
     def _cut_waiting(self, task: int, offset: int) -> Taken:
         taken: Taken = []
@@ -185,7 +188,13 @@ class Book:
             taken += _between(frame, frame.keep, before)
         return taken
 
-    # -- what it is at -----------------------------------------------------------------------------
+    def stop(self, barrier: Callable[[], None]) -> None:
+        """Let the worker start nothing more. It will be killed: no cut is told, nothing booked."""
+        for frame in self.frames:
+            self._cells[LIMIT + frame.serial % SLOTS] = 0
+        barrier()
+
+    # -- what it is at ---------------------------------------------------------------------------
 
     def running(self, phases: frozenset[int], barrier: Callable[[], None]) -> Running | None:
         """The call that the page names, if the worker is in one of these phases of it."""
@@ -230,5 +239,3 @@ def _between(frame: Frame, keep: int, before: int) -> Taken:
             taken.append((parcel.task, parcel.attempt, parcel.lo + max(0, keep - first)))
         first = after
     return taken
-
-

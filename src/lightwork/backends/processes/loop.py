@@ -98,7 +98,8 @@ class Loop:
         # The frame that runs
         self._running: _Work | None = None
         self._slot = LIMIT
-        self._first = 0  # its first position
+        self._serial = 0
+        self._first = self._last = 0  # its first and last position
 
     def run(self) -> None:
         """Serve until told to leave, or until the parent is gone."""
@@ -111,6 +112,8 @@ class Loop:
                         break
                     self._frame(task)
                     task = None
+                    if work and time.monotonic() - self._answers.last_flush >= FLUSH:
+                        self._answers.flush_group()
                 else:
                     self._answers.flush()
                     flush_streams()
@@ -136,7 +139,7 @@ class Loop:
             left -= calls
         return None
 
-    # -- frames --------------------------------------------------------------------------------------
+    # -- frames ----------------------------------------------------------------------------------
 
     def _receive(self, *, wait: bool) -> None:
         """Take in what the parent has sent."""
@@ -169,21 +172,23 @@ class Loop:
         """Run the calls of a frame, as far as they may start."""
         header, hold = work
         self._running = work
+        self._serial = header.serial
         self._slot = LIMIT + header.serial % SLOTS
         self._first = position = header.base
+        self._last = position + sum([parcel[0] for parcel in header.parcels]) - 1
         for key, item in header.functions:
             with contextlib.suppress(OSError):  # then its calls fail when they look for it
                 self._functions.add(key, bytes(hold.open(item)[0]))
         for key in header.forget:
-            self._functions.forget(key)
+            self._functions.discard(key)
         for parcels in _runs(header.parcels):
             if not self._parcels(parcels, position):
                 break
             position += sum([parcel[0] for parcel in parcels])
         hold.release()
         self._running = None
-        self._cuts.pop(header.serial, None)
-        self._answers.frames_done += 1
+        self._cuts.pop(self._serial, None)
+        self._answers.frames_done = self._serial + 1
 
     def _parcels(self, parcels: list[Parcel], position: int) -> bool:
         """Run parcels that go together. False: stopped by the limit."""
@@ -208,7 +213,6 @@ class Loop:
         only its CUT frame tells: the one with the very limit that the page has now. It is on its
         way, and all that was behind this call was taken back with it, so waiting costs nothing.
         """
-        assert self._running is not None
         self._cells[PHASE] = IDLE
         self._answers.flush()
         offset = position - self._first
@@ -216,12 +220,12 @@ class Loop:
             limit = self._cells[self._slot]
             if offset < limit:
                 return False
-            cut = self._cuts.get(self._running.header.serial)
+            cut = self._cuts.get(self._serial)
             if cut is not None and cut[0] == limit:
                 return offset >= cut[1]
             self._receive(wait=True)
 
-    # -- careful -----------------------------------------------------------------------------------
+    # -- careful ---------------------------------------------------------------------------------
 
     def _begin(self, flags: int, position: int, phase: int) -> bool:
         """Announce a call. False: it may not start."""
@@ -257,7 +261,7 @@ class Loop:
             cells[PHASE] = CALLING
             value = fn(*args, **kwargs)
             cells[PHASE] = PACKING_RESULT
-            packed = pack(value, what="the result")
+            packed = pack(value, what="the result", home=True)
             kind = VALUE
         except BaseException as error:
             packed = self._problem(error)
@@ -266,6 +270,10 @@ class Loop:
         args = kwargs = value = None  # type: ignore[assignment]
         if os.getpid() != self._pid:
             _leave_fork(None)
+        if position == self._last:
+            # Said in the same breath as the result, though a few lines of ours are still to come:
+            # the page's limit is not looked at again.
+            self._answers.frames_done = self._serial + 1
         self._answers.add(kind, flags, position, started, packed)
         self._after_answer()
         return True
@@ -303,12 +311,9 @@ class Loop:
         return unpack(data, buffers)
 
     def _problem(self, error: BaseException) -> Packed:
-        """An error of the user's as bytes, without our own frame on top of its traceback."""
+        """An error of the user's as bytes."""
         if os.getpid() != self._pid:
             _leave_fork(error)
-        top = error.__traceback__
-        if top is not None and top.tb_next is not None:
-            error.__traceback__ = top.tb_next
         return Packed(pack_error(error), (), True)
 
     def _after_answer(self) -> None:
@@ -324,7 +329,7 @@ class Loop:
                 self._cells[PHASE] = OVER_MEMORY
                 raise _Leave
 
-    # -- tiny ------------------------------------------------------------------------------------------
+    # -- tiny ------------------------------------------------------------------------------------
 
     def _tiny_chunk(self, parcel: Parcel, position: int) -> bool:
         """The tight loop over a plain chunk. False: stopped by the limit."""
@@ -365,7 +370,7 @@ class Loop:
                     group.fail(position, self._problem(error))
                 position += 1
             value = None
-            if time.monotonic() - self._answers.last_flush >= FLUSH:
+            if at + BLOCK < len(items) and time.monotonic() - self._answers.last_flush >= FLUSH:
                 self._close(group, position)
                 self._answers.flush_group()
                 self._after_answer()
@@ -413,7 +418,7 @@ class Loop:
             group.values.append(value)
             return
         self._cells[PHASE] = PACKING_RESULT
-        packed = pack(value, what="the result")
+        packed = pack(value, what="the result", home=True)
         if packed.buffers or len(packed.data) > messages.INLINE:
             self._close(group, position)
             self._answers.add(VALUE, flags, position, group.started, packed)

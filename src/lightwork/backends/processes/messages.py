@@ -60,12 +60,12 @@ CUT = 2  # [(serial, limit, keep), ...]: see PROTOCOL.md
 FREE = 3  # [segment of the worker's, ...] that nobody in the parent looks into any more
 LEAVE = 4
 
-# -- kinds of frames, from the worker -------------------------------------------------------------
+# -- kinds of frames, from the worker ------------------------------------------------------------
 READY = 8  # whether it takes part in barriers
 INIT_FAILED = 9  # the packed error of the initializer
 RESULTS = 10  # Results
 
-# -- kinds of records in Results ------------------------------------------------------------------
+# -- kinds of records in Results -----------------------------------------------------------------
 # (position, VALUE or ERROR, started, seconds, item)
 # (position of the first, GROUP, started, seconds, values, {place: (VALUE or ERROR, item)})
 VALUE = 0
@@ -78,7 +78,7 @@ PLAIN = 1  # (item, lo, hi): a list of the arguments of several calls, all plain
 EACH = 2  # (item, ...): the argument of each call
 LOADED = 3  # in the worker only: the argument itself
 
-# -- flags of a parcel ------------------------------------------------------------------------------
+# -- flags of a parcel ---------------------------------------------------------------------------
 TIMED = 1
 TINY = 2
 EXACT = 4
@@ -145,6 +145,10 @@ class Cargo:
         self._size += sum(sizes)
         return place, sizes
 
+    def blob(self, data: bytes) -> Item:
+        """Load bytes without buffers."""
+        return data if len(data) <= INLINE else self.item(Packed(data, (), True))
+
     def table(self) -> tuple[tuple[int, int, tuple[tuple[int, int], ...]], ...]:
         """The segments, as the header tells them."""
         return tuple([(one.id, one.size, one.spans) for one in self.segments])
@@ -191,7 +195,7 @@ class Hold:
         if len(item) == 1:
             views = self._map(item[0])
             return views[0], views[1:]
-        place, sizes = item  # type: ignore[misc]
+        place, sizes = item
         parts: list[Any] = []
         for size in sizes:
             part = self._body[place : place + size]

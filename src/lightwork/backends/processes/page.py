@@ -25,7 +25,7 @@ from typing import Any
 
 __all__ = ["Page", "create"]
 
-# -- written by the worker ---------------------------------------------------------------------
+# -- written by the worker -----------------------------------------------------------------------
 STARTED = 0
 """Position of the call that is handled, or is about to be. Only grows."""
 FINISHED = 1
@@ -46,7 +46,7 @@ LIMIT = 64
 is at the worker."""
 SLOTS = 64
 
-# -- phases ------------------------------------------------------------------------------------------
+# -- phases --------------------------------------------------------------------------------------
 IDLE = 0
 LOADING = 1  # the arguments of one call
 CALLING = 2
@@ -131,7 +131,7 @@ class Page:
         if self._used:
             self._used = self.cells[JOURNALED] = 0
 
-    # -- the parent's side, after the worker's death ----------------------------------------------
+    # -- the parent's side, after the worker's death ---------------------------------------------
 
     def read_journal(self) -> list[Any]:
         """The records that count."""

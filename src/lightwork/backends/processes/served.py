@@ -34,7 +34,7 @@ class ServerLauncher:
             try:
                 body = store(make_body(spec, self._method, preload=may_preload()))
                 stack.callback(os.close, body)
-                request([status_there, body, *spec.fds])
+                request([status_there, body, *_outputs(stack), *spec.fds])
                 return ServedChild(status)
             except BaseException:
                 os.close(status)
@@ -42,6 +42,19 @@ class ServerLauncher:
 
     def close(self) -> None:
         self._closed = True
+
+
+def _outputs(stack: contextlib.ExitStack) -> list[int]:
+    """Descriptors 1 and 2 as they are now: they may have been redirected since the server began."""
+    found = []
+    for fd in (1, 2):
+        try:
+            os.fstat(fd)
+        except OSError:
+            fd = os.open(os.devnull, os.O_WRONLY)
+            stack.callback(os.close, fd)
+        found.append(fd)
+    return found
 
 
 class ServedChild:
@@ -87,6 +100,8 @@ class ServedChild:
                 self._going = True  # nobody tells us any more whether the pid is still its own
 
     def _learn(self) -> None:
+        if self._owner != os.getpid():
+            return  # a fork of the user's, which would take the records away from the parent
         while self._exit is None and self._status >= 0:
             try:
                 data = os.read(self._status, 4096)
@@ -126,7 +141,7 @@ class ServedChild:
         writes ENDING *before* it reaps, so if there is none, the pid was still the worker's when
         we got hold of it, and the pidfd can mean nobody else.
         """
-        if self._is_gone() or self._owner != os.getpid():
+        if self._owner != os.getpid() or self._is_gone():
             return
         assert self.pid is not None
         try:

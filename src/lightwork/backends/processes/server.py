@@ -5,8 +5,8 @@ pools. It never sees the user's main script. Every worker is its child, so it is
 learns how a worker ended, and that takes the workers along when it goes.
 
 *Requests* come by the control socket, one byte each, with descriptors: the status pipe's write
-end, the body (a marshalled dict in an anonymous file), then the worker's own. There is no reply
-but what is written to the status pipe, as records of ``RECORD``:
+end, the body (a marshalled dict in an anonymous file), what is to be descriptor 1 and 2, then the
+worker's own. There is no reply but what is written to the status pipe, as records of ``RECORD``:
 
     STARTED pid        the process exists
     FAILED  errno      it could not be made; nothing follows
@@ -31,7 +31,7 @@ import select
 import signal
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 from . import child
@@ -60,7 +60,15 @@ _GETPPID_INTERVAL = 1000  # ms; only where there is no pidfd
 class _Request(NamedTuple):
     status: int
     body: int
+    outputs: tuple[int, int]
     fds: tuple[int, ...]
+
+    @classmethod
+    def of(cls, fds: Sequence[int]) -> _Request:
+        return cls(fds[0], fds[1], (fds[2], fds[3]), tuple(fds[4:]))
+
+    def all(self) -> list[int]:
+        return [self.status, self.body, *self.outputs, *self.fds]
 
 
 def main(start: Mapping[str, Any]) -> NoReturn:
@@ -93,8 +101,7 @@ class _Server:
         if self.start["entry"] is not None:
             _import(self.start["entry"])
         if self.start["pending"] is not None:
-            status, body, *fds = self.start["pending"]
-            self._serve(_Request(status, body, tuple(fds)))
+            self._serve(_Request.of(self.start["pending"]))
         self._reap()
         while self._step():
             if not self.settled and not self.poll.poll(0):
@@ -104,12 +111,18 @@ class _Server:
         self._kill_all()
 
     def _prepare(self) -> None:
+        for fd in (1, 2):
+            try:
+                os.fstat(fd)
+            except OSError:  # closed in the parent: a pipe of ours must not become "stdout"
+                os.open(os.devnull, os.O_WRONLY)
         pending = self.start["pending"] or []
         child.close_all_but([CONTROL, *pending, *self.status_of.values()])
         self.wake_read, self.wake_write = os.pipe()
         for fd in (self.wake_read, self.wake_write):
             os.set_blocking(fd, False)
         self._own_signals()
+        child.name_process(child.SERVER_NAME)
         self.poll.register(CONTROL, select.POLLIN)
         self.poll.register(self.wake_read, select.POLLIN)
         self.patience = self._watch_parent()
@@ -160,7 +173,7 @@ class _Server:
                 fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
         if not data:
             return False
-        if flags & socket.MSG_CTRUNC or len(fds) < 2:
+        if flags & socket.MSG_CTRUNC or len(fds) < 4:
             # Out of descriptors. Those that did not fit are closed already: if the status pipe
             # is among them, its end tells the parent.
             if fds:
@@ -170,7 +183,7 @@ class _Server:
             return True
         for fd in fds:
             os.set_inheritable(fd, False)
-        self._serve(_Request(fds[0], fds[1], tuple(fds[2:])))
+        self._serve(_Request.of(fds))
         return True
 
     def _serve(self, request: _Request) -> None:
@@ -212,7 +225,7 @@ class _Server:
                 self._become(request, body, server, fresh)
             self.status_of[pid] = request.status
             _write(request.status, STARTED, pid)
-        for fd in (request.body, *request.fds):
+        for fd in (request.body, *request.outputs, *request.fds):
             os.close(fd)
 
     def _become(
@@ -221,6 +234,8 @@ class _Server:
         try:
             if self.descriptor_limit is not None:
                 _set_descriptor_limit(self.descriptor_limit)
+            for number, fd in enumerate(request.outputs, 1):
+                os.dup2(fd, number)
             if fresh:
                 self._execute(request, body, server)
             child.begin_served(body, request.fds, server, self.caught)
@@ -298,7 +313,7 @@ class _Server:
         What an import left in the process (threads, descriptors, an old module) is gone then.
         SIGCHLD that comes meanwhile is not missed: the new program begins by reaping.
         """
-        keep = [request.status, request.body, *request.fds]
+        keep = request.all()
         start = dict(
             self.start,
             children=self.status_of,
