@@ -1,7 +1,7 @@
 """Simulate a pool of up to ten thousand workers, in virtual time, on the real scheduler.
 
     python benchmarks/simulate.py                        a table of scenarios, in under a minute
-    python benchmarks/simulate.py --workers 10000 --tasks 1000000 --times heavy --failures 1e-4
+    python benchmarks/simulate.py --workers 10000 --tasks 1000000 --times heavy
 
 For each it prints the makespan against the bound max(total / workers, longest), below which no
 scheduler can come, and against a pool that hands out calls in order, one by one, without losing
@@ -363,6 +363,11 @@ TABLE = (
     Scenario(times="even", seconds=100e-3, tasks=200_000, workers=10_000),
 )
 
+HEAD = """\
+                                   ms a     fail-             makespan makespan      1000     us a
+times    kind   workers    calls     call     ures  makespan / bound / greedy  events/s     call\
+  died  stolen"""
+
 QUICK = (
     Scenario(times="even", seconds=20e-6, tasks=3000),
     Scenario(times="heavy", seconds=5e-3, tasks=1000, workers=8, failures=1e-2),
@@ -412,16 +417,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if wanted.get("times") == "adversarial":
         del wanted["times"]
         table: Sequence[Scenario] = [
-            Scenario(times=times, **wanted)
-            for times in ("bimodal", "last", "one-last", "sawtooth")
+            Scenario(times=times, **wanted) for times in ("bimodal", "last", "one-last", "sawtooth")
         ]
     elif wanted:
         table = [Scenario(**wanted)]
     else:
         table = QUICK if args.quick else TABLE
-    print("                                   ms a     fail-                 / bound / greedy      1000     us a")
-    print("times    kind   workers    calls     call     ures  makespan                    events/s     call"
-          "  died  stolen")
+    print(HEAD)
     for scenario in table:
         show(scenario)
     print(f"memory: {memory_per_task(2000 if args.quick else 50_000):.0f} bytes a waiting task")

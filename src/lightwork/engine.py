@@ -27,6 +27,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from . import blame
@@ -38,8 +39,10 @@ from .core.scheduler import Scheduler, Statistics
 from .errors import PoolClosed, TaskKilled
 from .ledger import Arrived, Entry, Ledger, Owed, Target
 from .options import TaskOptions
+from .pump import Pump, log_failure
 
 if TYPE_CHECKING:
+    from .future import Future
     from .stream import Stream
 
 __all__ = ["Engine", "live_engines"]
@@ -84,7 +87,15 @@ class Engine:
         self._close_wanted = False
         self.streams: weakref.WeakSet[Stream] = weakref.WeakSet()  # whose input may not be read
         self._finished = threading.Event()
-        self._pump_thread: threading.Thread | None = None
+        self._all_gone = False
+        self._deferred: deque[Callable[[], None]] = deque()  # outcomes that are the pump's to tell
+        self._pump = Pump(
+            f"{options.name}-pump",
+            step=self._step,
+            wake=backend.wake,
+            end=self._end,
+            failed=self._step_failed,
+        )
         self._wake_at = math.inf  # what the pump sleeps until
         self._carry = {
             do.Start: self._start,
@@ -242,13 +253,12 @@ class Engine:
     def wait_finished(self, timeout: float | None = None) -> bool:
         """Wait until the engine has ended; at once from a thread that it needs itself."""
         me = threading.current_thread()
-        if me is self._pump_thread or getattr(me, "_lightwork_worker", None) is self._backend:
+        if me is self._pump.thread or getattr(me, "_lightwork_worker", None) is self._backend:
             return self._finished.is_set()
         if not self._finished.wait(timeout):
             return False
-        pump = self._pump_thread
-        if pump is not None:
-            pump.join()
+        if self._pump.thread is not None:
+            self._pump.thread.join()
         self._backend.join()
         return True
 
@@ -354,17 +364,27 @@ class Engine:
             deadline = self._scheduler.next_deadline()
             if deadline is not None and deadline < self._wake_at:
                 self._wake_at = deadline
-                if self._pump_thread is None:
-                    self._start_pump()
-                else:
-                    self._backend.wake()
+                self._pump.start()
+                self._backend.wake()
         return self._ledger.take_owed()
 
     def _after(self, owed: Owed) -> None:
         """Free. Write what was queued, then hand out outcomes."""
         self._backend.flush()
-        for action, args in owed:
-            action(*args)
+        pump = self._pump
+        if pump.helped is None:
+            for _, action, args in owed:
+                action(*args)
+            return
+        helping = pump.helper == threading.get_ident()
+        for target, action, args in owed:
+            if helping and target._has_listeners():
+                self._deferred.append(partial(action, *args))
+                pump.stir()
+            else:
+                action(*args)
+                if not helping and pump.helped is target:
+                    self._backend.wake()
 
     def _damaged(self, error: BaseException) -> None:
         """Something escaped while the state was being changed: nothing may wait for it now."""
@@ -380,8 +400,8 @@ class Engine:
 
     def _start(self, command: do.Start) -> None:
         self._alive[command.worker] = None
-        if self._backend.has_pump and self._pump_thread is None:
-            self._start_pump()
+        if self._backend.has_pump:
+            self._pump.start()
         self._backend.start(command.worker)
 
     def _send(self, command: do.Send) -> None:
@@ -457,61 +477,55 @@ class Engine:
         self._why_broken()
 
     def _done(self, command: do.Done) -> None:
-        if self._pump_thread is None:
-            self._ledger.owed.append((self._end, ()))
+        self._all_gone = self._aborted = True  # nothing more to decide
+        if self._pump.thread is None:
+            self._ledger.owed.append((None, self._end, ()))
         else:
-            self._aborted = True  # nothing more to decide; the pump ends
-            self._backend.wake()
-            self._pump_may_end = True
+            self._pump.stir()
 
     def _end(self) -> None:
         """Free. Nothing is left."""
         self._backend.close()
         self._finished.set()
 
-    # -- the pump ------------------------------------------------------------------------------
+    # -- waiting -------------------------------------------------------------------------------
 
-    _pump_may_end = False
+    def help(self, future: Future, timeout: float | None) -> None:
+        """Let the calling thread, which waits for `future`, do the pump's waiting."""
+        if self._backend.has_pump:
+            self._pump.help(future, timeout)
 
-    def _start_pump(self) -> None:
-        self._pump_thread = threading.Thread(
-            target=self._pump, name=f"{self._options.name}-pump", daemon=True
-        )
-        self._pump_thread.start()
+    def stir(self, future: Future) -> None:
+        """A future was finished by somebody else than us: a caller may be waiting for it."""
+        if self._pump.helped is future:
+            self._backend.wake()
 
-    def _pump(self) -> None:
-        """Wait for whatever comes next, until the engine is done."""
-        backend = self._backend
-        while True:
-            try:
-                self.nudged()
-                with self._lock:
-                    if self._pump_may_end:
-                        break
-                    deadline = None if self._aborted else self._scheduler.next_deadline()
-                    now = self._clock()
-                    due = deadline is not None and deadline <= now
-                    self._wake_at = math.inf if deadline is None else deadline
-                if due:
-                    self._say(ev.Tick())
-                else:
-                    backend.wait(None if deadline is None else deadline - now)
-            except Exception as error:
-                self._report(error)
-        self._end()
+    def _step(self, timeout: float | None) -> bool:
+        """Wait up to `timeout` seconds for whatever comes next, and handle it. True: all done."""
+        while self._deferred and threading.get_ident() != self._pump.helper:
+            self._deferred.popleft()()
+        self.nudged()
+        with self._lock:
+            if self._all_gone:
+                return True
+            deadline = None if self._aborted else self._scheduler.next_deadline()
+            now = self._clock()
+            self._wake_at = math.inf if deadline is None else deadline
+        if deadline is not None:
+            if deadline <= now:
+                self._say(ev.Tick())
+                return False
+            timeout = deadline - now if timeout is None else min(timeout, deadline - now)
+        self._backend.wait(timeout)
+        return False
 
-    def _report(self, error: Exception) -> None:
-        """A bug of ours in the pump: say so, end the pool, hang nobody."""
-        import logging
-
-        logging.getLogger("lightwork").critical(
-            "internal error in the pump of %s; the pool is ended",
-            self._options.name,
-            exc_info=error,
-        )
+    def _step_failed(self, error: BaseException) -> None:
+        """Something escaped from a step: what was read may be lost, so nothing may wait for it."""
+        if isinstance(error, Exception):
+            log_failure(self._options.name, error)
         if self._aborted:
-            self._pump_may_end = True  # a second one: there is nothing left to save
-        self.abort(f"internal error: {error!r}")
+            self._all_gone = True  # the second time: there is nothing left to save
+        self._damaged(error)
 
 
 def _matches(name: str, on: Any) -> bool:
@@ -541,7 +555,6 @@ def _after_fork_in_child() -> None:
         engine._lock = threading.RLock()  # the old one may be held by a thread that is not here
         engine._closed = f"this pool belongs to process {parent}, which forked this one"
         engine._aborted = True
-        engine._pump_thread = None
         engine._finished = threading.Event()
         engine._finished.set()
     _engines.clear()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import threading
+import time
 from collections.abc import Callable, Generator
 from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, PENDING, RUNNING
 from dataclasses import dataclass
@@ -114,25 +115,52 @@ class Future(concurrent.futures.Future[Any]):
         """
         if self._state == FINISHED and self._exception is None:
             return self._result
-        return super().result(timeout)
+        return super().result(self._help(timeout))
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """The exception that the call raised, or None; waits, and raises, as `result` does."""
+        return super().exception(self._help(timeout))
+
+    def _help(self, timeout: float | None) -> float | None:
+        """Do the engine's waiting while we wait for it; return how much of `timeout` is left."""
+        engine = self._engine
+        if engine is None:
+            return timeout
+        if timeout is None:
+            engine.help(self, None)
+            return None
+        until = time.monotonic() + timeout
+        if timeout > 0:
+            engine.help(self, timeout)
+        return max(0.0, until - time.monotonic())
 
     def set_result(self, result: Any) -> None:
         """For executors: store the result, tell who waits."""
+        engine = self._engine
         with _guard:
             if self._made_condition is None and self._state in (PENDING, RUNNING):
                 self._result = result
                 self._state = FINISHED
+                if engine is not None:
+                    engine.stir(self)
                 return
         super().set_result(result)
+        if engine is not None:
+            engine.stir(self)
 
     def set_exception(self, exception: BaseException | None) -> None:
         """For executors: store the exception, tell who waits."""
+        engine = self._engine
         with _guard:
             if self._made_condition is None and self._state in (PENDING, RUNNING):
                 self._exception = exception
                 self._state = FINISHED
+                if engine is not None:
+                    engine.stir(self)
                 return
         super().set_exception(exception)
+        if engine is not None:
+            engine.stir(self)
 
     # -- what the caller may ask ---------------------------------------------------------------
 
@@ -205,6 +233,10 @@ class Future(concurrent.futures.Future[Any]):
         self._engine = self._what = None
         if super().cancel():
             self.set_running_or_notify_cancel()
+
+    def _has_listeners(self) -> bool:
+        """Whether an outcome makes somebody's callback run."""
+        return self._made_condition is not None and bool(self._done_callbacks)
 
     def _carved(self, task: int) -> None:
         """Never called: one call is not divided. (A chunk's is.)"""

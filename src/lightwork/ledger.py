@@ -17,8 +17,8 @@ from .options import TaskOptions
 
 __all__ = ["Arrived", "Entry", "Ledger", "Owed", "Target"]
 
-Owed = list[tuple[Callable[..., None], tuple[Any, ...]]]
-"""Functions and their arguments, to be called without the lock, in order."""
+Owed = list[tuple[Any, Callable[..., None], tuple[Any, ...]]]
+"""Targets, functions and arguments: to be called without the lock, in order."""
 
 
 class Target(Protocol):
@@ -36,6 +36,8 @@ class Target(Protocol):
     def _cancelled(self, lo: int, hi: int) -> None: ...
 
     def _carved(self, task: int) -> None: ...
+
+    def _has_listeners(self) -> bool: ...
 
     def _describe(self, offset: int) -> tuple[Callable[..., Any], object, int]: ...
 
@@ -94,10 +96,14 @@ class Ledger:
             if held is None and result.errors is None:
                 run = (result.attempt, entry.worker, result.started, result.seconds)
                 owed.append(
-                    (entry.target._settle, (entry.base + result.lo, result.values, None, run, now))
+                    (
+                        entry.target,
+                        entry.target._settle,
+                        (entry.base + result.lo, result.values, None, run, now),
+                    )
                 )
             else:
-                owed.append((self._settle_mixed, (entry, result, held, now)))
+                owed.append((entry.target, self._settle_mixed, (entry, result, held, now)))
 
     def _settle_mixed(
         self, entry: Entry, result: Result, held: set[int] | None, now: float
@@ -141,12 +147,14 @@ class Ledger:
         if entry.open <= 0:
             self.entries.pop(task, None)
         if how == "cancelled":
-            self.owed.append((entry.target._cancelled, (entry.base + lo, entry.base + hi)))
+            self.owed.append(
+                (entry.target, entry.target._cancelled, (entry.base + lo, entry.base + hi))
+            )
         elif how == "failed" and self.failing is not None:
             result, offset = self.failing
             errors = {offset: (result.errors or {})[offset]}
             one = result._replace(lo=offset, hi=offset + 1, values=(None,), errors=errors)
-            self.owed.append((self._settle_mixed, (entry, one, None, self._clock())))
+            self.owed.append((entry.target, self._settle_mixed, (entry, one, None, self._clock())))
         elif broken is not None:
             self.fail(entry, lo, hi, broken, attempt, worker)
         else:
@@ -183,13 +191,17 @@ class Ledger:
         errors = {first + at: error for at in range(hi - lo)}
         run = (attempt, worker, 0.0, 0.0)
         values = [None] * (hi - lo)
-        self.owed.append((entry.target._settle, (first, values, errors, run, self._clock())))
+        self.owed.append(
+            (entry.target, entry.target._settle, (first, values, errors, run, self._clock()))
+        )
 
     def abandon(self, error: BaseException) -> None:
         """End everything: what was sent to a worker with `error`, the rest as cancelled."""
         entries, self.entries = self.entries, {}
         for entry in entries.values():
             if entry.worker is None:
-                self.owed.append((entry.target._cancelled, (entry.base, entry.base + entry.open)))
+                self.owed.append(
+                    (entry.target, entry.target._cancelled, (entry.base, entry.base + entry.open))
+                )
             else:
                 self.fail(entry, 0, entry.open, error, 1, entry.worker)

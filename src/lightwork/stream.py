@@ -109,6 +109,9 @@ class Chunk:
         errors: dict[int, BaseException] = {at: CancelledError() for at in range(lo, hi)}
         self._settle(lo, [None] * (hi - lo), errors, (0, None, 0.0, 0.0), 0.0)
 
+    def _has_listeners(self) -> bool:
+        return self.stream._alone  # then what arrives makes it read its inputs
+
     def _carved(self, task: int) -> None:
         self.tasks.append(task)
 

@@ -97,7 +97,7 @@ class Driver:
                 left = end - time.monotonic()
                 if left <= 0 or self.pump_error is not None:
                     raise AssertionError(f"stuck: {self.describe()}") from self.pump_error
-                self.changed.wait(min(left, 0.5))
+                self.changed.wait(min(left, 0.005))
 
     def describe(self) -> str:
         return f"ended {self.ended}, ready {self.ready_workers}, deaths {self.deaths}, failures {self.failures}"

@@ -13,7 +13,18 @@ from typing import Any
 
 from lightwork.backends.processes.launch import Child, Exit, Launcher, Spec, launcher
 
-__all__ = ["METHODS", "Talker", "alive", "answer", "entry", "gone", "of", "run", "until_started", "wait_for"]
+__all__ = [
+    "METHODS",
+    "Talker",
+    "alive",
+    "answer",
+    "entry",
+    "gone",
+    "of",
+    "run",
+    "until_started",
+    "wait_for",
+]
 
 METHODS = ("forkserver", "spawn", "fork")
 

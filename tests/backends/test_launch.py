@@ -13,6 +13,7 @@ import threading
 from pathlib import Path
 
 import pytest
+
 from lightwork.backends.processes import link
 from lightwork.backends.processes.boot import ENDED, ENDING, FAILED, RECORD, STARTED
 from lightwork.backends.processes.launch import Exit, Spec, launcher
@@ -239,8 +240,7 @@ def test_launching_from_threads(method: str) -> None:
     ends: list[Exit] = []
 
     def launch() -> None:
-        for code in range(8):
-            ends.append(run(method, "leave", code))
+        ends.extend(run(method, "leave", code) for code in range(8))
 
     threads = [threading.Thread(target=launch) for _ in range(4)]
     for thread in threads:
@@ -285,6 +285,12 @@ def test_a_handle_may_be_closed_early() -> None:
         assert link._state.server is not None
         while pid in children(link._state.server.pid):
             pass
+
+
+@every_method
+@pytest.mark.parametrize("inner", METHODS)
+def test_a_worker_may_have_workers(method: str, inner: str) -> None:
+    assert answer(method, "nest", inner.encode()) == [5, 5]
 
 
 def test_unknown_start_methods() -> None:

@@ -13,6 +13,7 @@ import sys
 import time
 
 import pytest
+
 from lightwork.backends.processes import link
 from lightwork.backends.processes.launch import Exit, Spec
 from tests.scripts import environment, run_script
@@ -96,9 +97,11 @@ def test_the_server_is_killed_at_any_moment() -> None:
         for n in range(20):
             children = [one.launch(Spec(entry("nothing"))) for _ in range(3)]
             select.select([], [], [], n * 4e-3)
-            os.kill(server_pid(), signal.SIGKILL)
+            server = server_pid()
+            os.kill(server, signal.SIGKILL)
             for child in children:
                 assert wait_for(child).exitcode in (0, None)
+        assert gone(server)
         assert run("forkserver", "leave", 4).exitcode == 4
 
 
@@ -191,7 +194,6 @@ def test_the_interpreter_ends_while_workers_live(method: str, end: str) -> None:
     ran = run_script(
         f"""
         import os, sys
-        os.setpgid(0, 0)
         from tests.backends.launching import Talker, until_started
         from lightwork.backends.processes.launch import launcher
         one = launcher({method!r})
@@ -208,8 +210,8 @@ def test_the_interpreter_ends_while_workers_live(method: str, end: str) -> None:
     status = {"pass": 0, "1/0": 1, "os.kill(0, 15)": -15}.get(end, 3)
     assert ran.status == status
     assert gone(*map(int, ran.out.split()))
-    if end != "1/0":
-        assert ran.err == ""
+    assert len(ran.out.split()) == 3
+    assert ran.err == "" if end != "1/0" else ran.err.count("\n") < 6
     assert time.monotonic() - began < 20
 
 
@@ -232,8 +234,7 @@ def test_out_of_descriptors(method: str) -> None:
                     os.close(fillers.pop())
                 child = one.launch(Spec(entry("nothing")))
             except OSError as error:
-                assert error.errno == errno.EMFILE
-                outcomes.add("refused")
+                outcomes.add(errno.errorcode[error.errno or 0])
             else:
                 outcomes.add("launched")
                 wait_for(child)
@@ -242,7 +243,7 @@ def test_out_of_descriptors(method: str) -> None:
                     os.close(filler)
                 resource.setrlimit(resource.RLIMIT_NOFILE, before)
             assert sorted(map(int, os.listdir("/proc/self/fd"))) == taken
-        assert outcomes == {"refused", "launched"}
+        assert outcomes == {"EMFILE", "launched"}
         assert wait_for(one.launch(Spec(entry("nothing")))).exitcode == 0
 
 

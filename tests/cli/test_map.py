@@ -240,7 +240,7 @@ def test_a_file_of_results(tools: str, tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
     out.write_text("old\n" * 100)
     ran = lightwork("map", f"{tools}:double", "--range", "0:3", "-o", str(out))
-    assert ran.out == "imported\n"  # nothing else wants standard output now
+    assert ran.out.startswith("imported\n")  # nothing else wants standard output now
     assert out.read_text().splitlines()[2] == '{"index": 2, "item": 2, "result": 4}'
 
 

@@ -132,7 +132,8 @@ def test_sigterm_lets_running_calls_finish(kind: str, start: Start, tmp_path: Pa
     assert process.returncode == 143
     assert found[0]["result"] == 1.0
     assert all("result" in one for one in found)
-    assert len(found) < 100
+    assert len(found) <= 8  # only what ran, not what was waiting
+    assert "failed" not in err
     assert err.splitlines()[-1] == "lightwork: terminated; finished results are kept"
 
 

@@ -7,6 +7,7 @@ import time
 from concurrent.futures import wait
 
 import pytest
+
 from lightwork import Pool, PoolClosed, TaskKilled
 
 from . import functions as f

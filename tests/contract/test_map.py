@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+
 from lightwork import CannotPickle, Failure, Retry, TaskTimeout, WorkerCrashed
 
 from . import functions as f

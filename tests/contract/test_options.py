@@ -8,6 +8,7 @@ import time
 from typing import Any
 
 import pytest
+
 from lightwork import Backoff, Pool, Retry, TaskKilled, TaskTimeout, WorkerCrashed, current_task
 
 from . import functions as f

@@ -11,6 +11,7 @@ import time
 from typing import Any
 
 import pytest
+
 from lightwork import (
     CannotPickle,
     Future,

@@ -11,6 +11,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+
 from lightwork import Failure, MemoryLimitExceeded, Pool, PoolBroken, WorkerCrashed
 
 from . import functions as f

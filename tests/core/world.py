@@ -86,7 +86,9 @@ class ModelWorker:
 class World:
     """Scheduler and workers."""
 
-    def __init__(self, workers: int = 2, seed: int = 0, checked: bool = True, **options: Any) -> None:
+    def __init__(
+        self, workers: int = 2, seed: int = 0, checked: bool = True, **options: Any
+    ) -> None:
         self.now = 100.0
         self.scheduler = Scheduler(workers=workers, random=random.Random(seed), **options)
         book = self.scheduler._book
@@ -180,7 +182,8 @@ class World:
                     self._end(self.call(task, offset), "done")
 
     def _do_carve(self, command: do.Carve) -> None:
-        assert command.new not in self.named and command.lo < command.hi
+        assert command.new not in self.named
+        assert command.lo < command.hi
         names = self.named[command.task]
         self.named[command.new] = {
             at - command.lo: names.pop(at) for at in range(command.lo, command.hi)
@@ -244,8 +247,10 @@ class World:
 
     def _do_retire(self, command: do.Retire) -> None:
         worker = self.workers[command.worker]
-        assert worker.up and worker.told is None
-        assert not worker.todo and not worker.finished
+        assert worker.up
+        assert worker.told is None
+        assert not worker.todo
+        assert not worker.finished
         assert worker.running is None or worker.running[2] == -1  # unpacks what was taken back
         worker.told = "retire"
 
@@ -254,7 +259,9 @@ class World:
         self.broken = True
 
     def _do_done(self, command: do.Done) -> None:
-        assert not self.workers and not self.open and (self.closed or self.broken)
+        assert not self.workers
+        assert not self.open
+        assert self.closed or self.broken
         assert not self.done
         self.done = True
 
@@ -290,7 +297,8 @@ class World:
         """A worker begins to rebuild the arguments of its next task: it is at offset -1."""
         worker = self.workers[number]
         task, attempt, _ = worker.todo[0]
-        assert worker.running is None and task in worker.fresh
+        assert worker.running is None
+        assert task in worker.fresh
         worker.running = (task, attempt, -1)
         worker.since = self.now
 
@@ -310,7 +318,8 @@ class World:
     def end(self, number: int, raised: bool = False) -> None:
         """The call that a worker is at ends; the answer is not sent yet."""
         worker = self.workers[number]
-        assert worker.running is not None and worker.running[2] >= 0
+        assert worker.running is not None
+        assert worker.running[2] >= 0
         worker.finished.append((*worker.running, raised))
         worker.running = None
 
@@ -338,7 +347,7 @@ class World:
             answers.append(answer)
         event = ev.Answered(number, answers, seconds * len(finished), len(finished))
         said += self.tell(event)
-        # What does not count is a task of one call that had failed, or what a broken pool had ended.
+        # What does not count: a task of one call that had failed; what a broken pool had ended.
         if not self.broken:
             assert all(held for group in self.arriving.values() for _, held in group)
         self.arriving.clear()
@@ -468,12 +477,101 @@ class World:
         if not self.done:
             self.close()
             self.drain()
-        assert self.done and not self.workers
+        assert self.done
+        assert not self.workers
         assert not self.scheduler._book.tasks
         statistics = self.scheduler.statistics()
         assert statistics.done == sum(how == "done" for how in self.outcome.values())
         assert not self.holder or self.broken
         assert statistics.queued == statistics.delayed == statistics.running == 0
+
+
+OPERATIONS = {
+    "submit": 4,
+    "begin": 6,
+    "end": 5,
+    "report": 5,
+    "ready": 3,
+    "unpack": 1,
+    "die": 2,
+    "over-memory": 1,
+    "obey": 3,
+    "start-failed": 1,
+    "tick": 2,
+    "pass": 1,
+    "repeat": 1,
+    "cancel": 1,
+    "kill": 1,
+    "resize": 0.1,
+    "close": 0.1,
+    "fatal": 0.1,
+}
+"""What may happen, and how often it does, in `wander`."""
+
+
+def wander(world: World, rng: random.Random, steps: int) -> None:
+    """Let anything happen that can, at random."""
+    names, weights = list(OPERATIONS), list(OPERATIONS.values())
+    for _ in range(steps):
+        name = rng.choices(names, weights)[0]
+        if not _outside(world, name, rng) and world.workers:
+            worker = world.workers[rng.choice(list(world.workers))]
+            happen(world, worker, name, rng.random() < 0.3, rng.choice(SECONDS))
+
+
+def _outside(world: World, name: str, rng: random.Random) -> bool:
+    """What people and time do; False when this is for a worker."""
+    tasks = list(world.scheduler._book.tasks)
+    if name == "submit":
+        if not (world.closed or world.broken):
+            world.submit(rng.randrange(len(POLICIES)), rng.choice((1, 1, 1, 2, 3, 6, 40)))
+    elif name == "tick":
+        world.tick()
+    elif name == "pass":
+        world.tick(rng.choice((1e-4, 1e-2, 1.0, 10.0)))
+    elif name == "repeat":
+        if world.past:
+            whose = rng.choice([None, *world.workers])
+            world.repeat(rng.randrange(len(world.past)), whose)
+    elif name in ("cancel", "kill"):
+        if tasks:
+            getattr(world, name)(rng.choice(tasks))
+    elif name == "resize":
+        world.resize(rng.randint(1, 5))
+    elif name == "close":
+        world.close(rng.random() < 0.5)
+    else:
+        return False
+    return True
+
+
+def happen(world: World, worker: ModelWorker, name: str, raises: bool, seconds: float) -> None:
+    """Let something happen to a worker, if it can."""
+    number, running = worker.number, worker.running
+    unpacking = running is not None and running[2] == -1
+    if name in ("die", "over-memory"):
+        if worker.up or name == "die":
+            world.die(number, "crashed" if name == "die" else name)
+    elif name == "obey":
+        if worker.told is not None:
+            world.step(worker)
+    elif not worker.up:
+        if name == "ready" and worker.told is None:
+            world.ready(number)
+        elif name in ("start-failed", "fatal"):
+            world.start_failed(number, name == "fatal")
+    elif name == "begin":
+        if worker.todo and (running is None or unpacking):
+            world.begin(number)
+    elif name == "unpack":
+        if running is None and worker.todo and worker.todo[0][0] in worker.fresh:
+            world.unpack(number)
+    elif name == "end":
+        if running is not None and not unpacking:
+            call = world.call(running[0], running[2])
+            world.end(number, raises and world.policy[call[0]].attempts_failed > 1)
+    elif name == "report" and worker.finished:
+        world.report(number, seconds)
 
 
 def kinds(said: Iterable[do.Command]) -> list[str]:

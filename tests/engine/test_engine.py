@@ -32,7 +32,7 @@ class Bench:
         self.engine = Engine(
             self.backend, WorkerOptions(max_workers=workers), workers=workers, clock=self.clock
         )
-        self.engine._start_pump = lambda: None  # type: ignore[method-assign]
+        self.engine._pump.start = lambda: None  # type: ignore[method-assign]
         self.family = self.engine.add_family(TaskOptions(**options))
 
     def submit(self, fn: Any, *args: Any) -> Future:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from lightwork import Failure, Retry, TaskKilled, TaskTimeout, WorkerCrashed
 from tests.contract.functions import note, notes, square
 from tests.contract.pools import Gate, eventually, make

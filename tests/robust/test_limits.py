@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
+
 from lightwork import PoolBroken
 from tests.contract.functions import identity, square
 from tests.contract.pools import make

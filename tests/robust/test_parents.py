@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from lightwork import Pool, WorkerCrashed
 from tests.contract.functions import identity, pid, square
 from tests.contract.pools import eventually, make
@@ -127,7 +128,7 @@ def test_a_task_that_forks(method: str, what: str) -> None:
 def fork_and_die() -> None:
     if os.fork() == 0:
         time.sleep(300)
-    print("", end="", flush=True)
+    print(end="", flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
 
 

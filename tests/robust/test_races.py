@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from lightwork import PoolClosed, TaskKilled, TaskTimeout
 from tests.contract.functions import identity, note, noted, notes, sleep_pid, square
 from tests.contract.pools import make

@@ -7,6 +7,7 @@ import signal
 from typing import Any
 
 import pytest
+
 from lightwork import CannotPickle, CannotUnpickle, Failure, PoolBroken, WorkerCrashed
 from lightwork.testing import Saboteur, harm
 from tests.contract.functions import square

@@ -7,6 +7,7 @@ import weakref
 from typing import Any, NoReturn
 
 import pytest
+
 from lightwork import CannotPickle, Failure, Pool, RemoteError, TaskTimeout, WorkerCrashed
 from tests.contract.functions import identity, square
 from tests.contract.pools import make

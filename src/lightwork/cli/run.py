@@ -11,8 +11,8 @@ Who does what:
 How it ends:
 
 * all items are done; or
-* SIGTERM, or the first failure with ``--on-error raise``: no more items are read, what the pool
-  has taken gets ten seconds, then it is killed; or
+* SIGTERM, or the first failure with ``--on-error raise``: nothing more is started, what runs
+  gets ten seconds, then it is killed; or
 * SIGINT, or nobody reads the results any more: the workers are killed at once.
 
 In each case what has finished is written, also behind gaps. A second SIGINT ends the process
@@ -49,7 +49,10 @@ _MOST_BURSTS = 64
 """Bursts of a live source that may be unfinished; arbitrary, only bounds the threads."""
 
 _GRACE = 10.0
-"""Seconds for what the pool has taken, after SIGTERM."""
+"""Seconds for the calls that run when nothing more is to be started."""
+
+_SETTLE = 0.05
+"""Seconds from the last item read to cancelling; enough to submit what was read before."""
 
 _KILL_TIME = 0.4
 """Seconds for killed workers to be gone, and the last results to be written."""
@@ -87,6 +90,7 @@ class Run:
         self._live = source.live
         self._report = Report(source.total, quiet=wishes.quiet)
         self._news = News()
+        self._stopping = False
         self._killed = False
         self._first: BaseException | None = None  # failure of an item, with --on-error raise
         self._trouble: BaseException | None = None  # what ended the run itself
@@ -123,19 +127,30 @@ class Run:
             if isinstance(news, int):
                 signum = signum or news
             if news in (signal.SIGTERM, _FAILED):
-                self._feed.stop()
+                self._stop()
                 if deadline is None:
                     deadline = time.monotonic() + _GRACE
             elif news is not None or (deadline is not None and time.monotonic() >= deadline):
                 if self._killed and news is None:
                     return signum  # some call cannot be ended
-                self._feed.stop()
                 self._kill()
                 deadline = time.monotonic() + _KILL_TIME
 
+    def _stop(self) -> None:
+        """Start nothing more, and let run what runs."""
+        if not self._stopping:
+            self._stopping = True
+            self._feed.stop()
+            threading.Thread(target=self._cancel, daemon=True).start()
+
+    def _cancel(self) -> None:
+        time.sleep(_SETTLE)  # an item that finds the pool closed would end its map, unheard
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
     def _kill(self) -> None:
+        self._feed.stop()
         if not self._killed:
-            self._killed = True
+            self._stopping = self._killed = True
             # It waits for their end, longer than we want to.
             threading.Thread(target=self._pool.kill_workers, daemon=True).start()
 
@@ -209,7 +224,7 @@ class Run:
                 else:
                     self._outcome(base, result)
         except PoolClosed:
-            if not self._killed:
+            if not self._stopping:
                 raise
         except OSError as error:  # of writing; those of the user's function are Failures
             self._write_error = self._write_error or error
@@ -230,7 +245,7 @@ class Run:
 
     def _failure(self, base: int, failure: Failure) -> None:
         error = failure.exception
-        if self._killed and isinstance(error, _NOT_THEIR_FAULT):
+        if self._stopping and isinstance(error, _NOT_THEIR_FAULT):
             return
         if isinstance(error, PoolBroken):
             raise error

@@ -58,7 +58,7 @@ class Resolve(NamedTuple):
 
 
 class Carve(NamedTuple):
-    """Task `new` stands for the calls `lo` to `hi` of `task` from now on; offsets start anew at 0."""
+    """Task `new` stands for the calls `lo` to `hi` of `task` from now on: offsets from 0."""
 
     task: int
     new: int

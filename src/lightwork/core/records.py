@@ -63,17 +63,17 @@ WORKER_MOVES: dict[str, tuple[str, ...]] = {
 LIVE = (STARTING, IDLE, BUSY)
 """The states of the workers that count for the size of the pool."""
 
-EVIDENCE = 16
-"""Calls after which the past counts no more than the present. Arbitrary; 8 to 64 do as well."""
+EVIDENCE = 8
+"""Calls after which the past counts no more than the present. 64 forgot outliers too slowly."""
 
 SURPRISE = 4.0
 """A call this many times longer than expected is believed at once (`SURPRISED`)."""
 
-SURPRISED = 1
+SURPRISED = 4
 """As EVIDENCE, after a surprise."""
 
-SHORTEST = 1e-6
-"""Seconds. Nothing is believed to be shorter: each call costs its worker about this."""
+SHORTEST = 1e-7
+"""Seconds. Nothing is believed to be shorter: the loop around a call takes its worker as long."""
 
 
 class Family:

@@ -376,7 +376,8 @@ def _make_class(ident: str, maker: Callable[..., type], arguments: tuple[Any, ..
     cls: type | None = cp._DYNAMIC_CLASS_TRACKER_BY_ID.get(ident)
     if cls is None:
         cls = maker(*arguments)
-        _received.setdefault(cls, {})
+        # What making it has put there (a NamedTuple's __new__) gives way to what is sent.
+        _received[cls] = {name: _Put(value, None) for name, value in cls.__dict__.items()}
     return cls
 
 

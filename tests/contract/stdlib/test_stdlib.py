@@ -17,8 +17,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import lightwork
 import pytest
+
+import lightwork
 from lightwork import CannotPickle, CannotUnpickle
 
 from .executors import Processes, Threads
@@ -104,8 +105,10 @@ def _assert_python_ok(original: Callable[..., Any]) -> Callable[..., Any]:
     def ours(option: str, script: str, **env: str) -> Any:
         script = re.sub(
             r"from concurrent\.futures import (\w+)",
-            lambda found: "import multiprocessing; from tests.contract.stdlib.executors import "
-            + names.get(found[1], found[1]),
+            lambda found: (
+                "import multiprocessing; from tests.contract.stdlib.executors import "
+                + names.get(found[1], found[1])
+            ),
             script,
         )
         status, out, err = original(option, script, PYTHONPATH=f"{SOURCE}:{ROOT}", **env)

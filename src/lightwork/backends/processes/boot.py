@@ -42,7 +42,8 @@ CONTROL = 3  # the descriptor of the control socket in the server
 START = 4  # the descriptor of what the server is told at its start
 
 SERVER_CODE = (
-    f"import marshal, sys; start = marshal.load(open({START}, 'rb')); sys.path[:] = start['path']; "
+    f"import marshal, sys; file = open({START}, 'rb'); start = marshal.load(file); file.close(); "
+    "sys.path[:] = start['path']; "
     "from lightwork.backends.processes.server import main; main(start)"
 )
 """What a fresh interpreter is told to run. It needs the parent's sys.path to find this package."""

@@ -37,7 +37,8 @@ __all__ = [
 ]
 
 SPAWN_CODE = (
-    "import marshal, sys; body = marshal.load(open({body}, 'rb')); sys.path[:] = body['path']; "
+    "import marshal, sys; file = open({body}, 'rb'); body = marshal.load(file); file.close(); "
+    "sys.path[:] = body['path']; "
     "from lightwork.backends.processes.child import begin_spawned; "
     "begin_spawned(body, {fds}, {server})"
 )

@@ -235,7 +235,8 @@ def _between(frame: Frame, keep: int, before: int) -> Taken:
     first = 0
     for parcel in frame.parcels:
         after = first + parcel.hi - parcel.lo
-        if keep < after and first < before:
-            taken.append((parcel.task, parcel.attempt, parcel.lo + max(0, keep - first)))
+        cut = max(keep, first)
+        if cut < min(before, after):
+            taken.append((parcel.task, parcel.attempt, parcel.lo + cut - first))
         first = after
     return taken

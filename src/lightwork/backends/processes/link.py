@@ -20,12 +20,14 @@ from .body import search_path
 from .boot import CONTROL, SERVER_CODE, START, store
 from .limits import NATIVE_NAMES
 
-__all__ = ["may_preload", "request", "stop_server", "warm"]
+__all__ = ["Running", "check", "may_preload", "request", "stop_server", "warm"]
 
 _SEND_PATIENCE = 5  # seconds that a launch waits at most when the server is behind by hundreds
 
 
-class _Running(NamedTuple):
+class Running(NamedTuple):
+    """A server that was started."""
+
     pid: int
     control: int
 
@@ -35,7 +37,7 @@ class _State:
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.server: _Running | None = None
+        self.server: Running | None = None
         self.gone: list[int] = []  # servers that died, and are to be reaped
         self.preload = True
 
@@ -48,20 +50,38 @@ def may_preload() -> bool:
     return _state.preload
 
 
-def request(fds: list[int]) -> None:
-    """Send a request to the server; start one if there is none, or it has died."""
+def request(fds: list[int]) -> Running:
+    """Send a request to the server; start one if there is none, or it has died.
+
+    Returns which server it was sent to.
+    """
     with _state.lock:
         for _ in range(2):
             if _state.server is None:
                 _state.server = _start_server()
             try:
                 _send(_state.server.control, fds)
-                return
+                return _state.server
             except (BrokenPipeError, ConnectionResetError):
-                # It may have died of what it imported ahead, so no other server is asked to.
-                _state.preload = False
-                _forget_server()
+                _mourn_server()
         raise OSError(errno.EPIPE, "the fork server ends as soon as it is started")
+
+
+def check(server: Running) -> None:
+    """Something hints that `server` has died. If so the next launch does not try it first."""
+    with _state.lock:
+        if _state.server is server:
+            poll = select.poll()
+            poll.register(server.control, select.POLLHUP)
+            if poll.poll(0):
+                _mourn_server()
+
+
+def _mourn_server() -> None:
+    """Under the lock: the server died. It may have died of what it imported ahead, so no other
+    server is asked to import anything."""
+    _state.preload = False
+    _forget_server()
 
 
 def warm(entry: str) -> None:
@@ -81,7 +101,7 @@ def _send(control: int, fds: list[int]) -> None:
         sock.detach()
 
 
-def _start_server(entry: str | None = None) -> _Running:
+def _start_server(entry: str | None = None) -> Running:
     if not sys.executable:
         raise OSError(errno.ENOENT, "sys.executable is not known, so no process can be started")
     _reap_gone()
@@ -119,7 +139,7 @@ def _start_server(entry: str | None = None) -> _Running:
             setsigmask=(),
         )
         here.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", _SEND_PATIENCE, 0))
-        return _Running(pid, here.detach())
+        return Running(pid, here.detach())
 
 
 def _flags() -> list[str]:

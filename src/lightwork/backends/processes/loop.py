@@ -376,6 +376,7 @@ class Loop:
                 self._after_answer()
                 cells[PHASE] = CALLING
         self._close(group, position)
+        self._after_answer()
         return True
 
     def _tiny_singles(self, parcels: list[Parcel], position: int) -> bool:
@@ -410,6 +411,7 @@ class Loop:
                 self._after_answer()
                 cells[PHASE] = CALLING
         self._close(group, position)
+        self._after_answer()
         return True
 
     def _odd(self, group: _Group, value: Any, flags: int, position: int) -> None:

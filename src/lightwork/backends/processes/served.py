@@ -10,7 +10,7 @@ import threading
 from .body import make_body
 from .boot import ENDED, ENDING, FAILED, MAX_FDS, RECORD, STARTED, parent_only, store
 from .launch import Child, Exit, Spec
-from .link import may_preload, request, warm
+from .link import Running, check, may_preload, request, warm
 
 __all__ = ["ServedChild", "ServerLauncher"]
 
@@ -34,8 +34,8 @@ class ServerLauncher:
             try:
                 body = store(make_body(spec, self._method, preload=may_preload()))
                 stack.callback(os.close, body)
-                request([status_there, body, *_outputs(stack), *spec.fds])
-                return ServedChild(status)
+                server = request([status_there, body, *_outputs(stack), *spec.fds])
+                return ServedChild(status, server)
             except BaseException:
                 os.close(status)
                 raise
@@ -60,11 +60,12 @@ def _outputs(stack: contextlib.ExitStack) -> list[int]:
 class ServedChild:
     """A child of the fork server's. See `server` for the records that tell of it."""
 
-    def __init__(self, status: int) -> None:
+    def __init__(self, status: int, server: Running | None = None) -> None:
         os.set_blocking(status, False)
         self.pid: int | None = None
         self.error: OSError | None = None
         self._status = status
+        self._server = server
         self._owner = os.getpid()
         self._lock = threading.Lock()
         self._buffer = b""
@@ -110,6 +111,8 @@ class ServedChild:
             if not data:  # the server is gone, and the kernel has killed its children
                 self._going = True
                 self._exit = Exit(None, None)
+                if self._server is not None:
+                    check(self._server)
                 return
             self._buffer += data
             whole = len(self._buffer) // RECORD.size * RECORD.size

@@ -77,7 +77,8 @@ def main(start: Mapping[str, Any]) -> NoReturn:
     running = True
     code = 1
     try:
-        _Server(start).run()
+        server = _Server(start)  # kept until the end: nothing of it is to be finalized
+        server.run()
         code = 0
     except BaseException as error:
         sys.excepthook(type(error), error, error.__traceback__)
@@ -231,6 +232,8 @@ class _Server:
     def _become(
         self, request: _Request, body: Mapping[str, Any], server: int, fresh: bool
     ) -> NoReturn:
+        global running
+        running = False  # a worker may well have pools
         try:
             if self.descriptor_limit is not None:
                 _set_descriptor_limit(self.descriptor_limit)
