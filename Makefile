@@ -46,7 +46,7 @@ test-others: test-main
 	    .ci/venv ".venv-$$version" test "$$python"; \
 	    folders=; for one in $(FAST); do if [ -d $$one ]; then folders="$$folders $$one"; fi; done; \
 	    echo "== Python $$version:$$folders"; \
-	    ".venv-$$version/bin/python" -m pytest -q -m "not slow and not soak" \
+	    ".venv-$$version/bin/python" -m pytest -m "not slow and not soak" \
 	        $$folders $(PYTEST_ARGS) < /dev/null; \
 	done < .venv/others
 

@@ -43,7 +43,8 @@ class Snapshot(NamedTuple):
     @classmethod
     def take(cls) -> Snapshot:
         """Look around, now."""
-        ours, shared = [], []
+        ours: list[Process] = []
+        shared: list[Process] = []
         for one in descendants(os.getpid()):
             (shared if any(name in one.command for name in _SHARED) else ours).append(one)
         return cls(

@@ -129,23 +129,8 @@ def test_imports_point_down() -> None:
 
 def test_the_core_is_pure() -> None:
     """No thread, process, clock, socket, file, pickle or log: not even the modules for them."""
-    pure = set(
-        [
-            "__future__",
-            "bisect",
-            "collections",
-            "collections.abc",
-            "dataclasses",
-            "enum",
-            "functools",
-            "heapq",
-            "itertools",
-            "math",
-            "operator",
-            "random",
-            "typing",
-        ]
-    )
+    pure = {"bisect", "collections", "collections.abc", "dataclasses", "enum", "functools"}
+    pure |= {"__future__", "heapq", "itertools", "math", "operator", "random", "typing"}
     used = set()
     for module, path in modules():
         if room(module) != "core":

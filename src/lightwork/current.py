@@ -66,13 +66,15 @@ class Task:
 
         Raises RuntimeError if neither the pool nor the map was given ``seed=``.
         """
-        return self._stream("rng", lambda key: random.Random(repr(key)))
+        made: random.Random = self._stream("rng", lambda key: random.Random(repr(key)))
+        return made
 
     @property
     def numpy_rng(self) -> numpy.random.Generator:
         """As `rng`, for NumPy: ``SeedSequence(seed, spawn_key=...)``, which NumPy's manual
         recommends for parallel streams. Raises RuntimeError as `rng` does, and MissingExtra."""
-        return self._stream("numpy_rng", _numpy_generator)
+        made: numpy.random.Generator = self._stream("numpy_rng", _numpy_generator)
+        return made
 
     def _stream(self, name: str, make: Callable[[tuple[int, ...]], Any]) -> Any:
         if self._lane is None:

@@ -252,13 +252,11 @@ class Engine:
 
     def wait_finished(self, timeout: float | None = None) -> bool:
         """Wait until the engine has ended; at once from a thread that it needs itself."""
-        me = threading.current_thread()
-        if me is self._pump.thread or getattr(me, "_lightwork_worker", None) is self._backend:
+        if threading.current_thread() is self._pump.thread or self._backend.inside():
             return self._finished.is_set()
         if not self._finished.wait(timeout):
             return False
-        if self._pump.thread is not None:
-            self._pump.thread.join()
+        self._pump.join()
         self._backend.join()
         return True
 

@@ -74,7 +74,7 @@ class Retry:
 
     def __post_init__(self) -> None:
         _whole("attempts", self.attempts, least=1)
-        types = self.on if isinstance(self.on, tuple) else (self.on,)
+        types: tuple[object, ...] = self.on if isinstance(self.on, tuple) else (self.on,)
         for one in types:
             if not (isinstance(one, type) and issubclass(one, BaseException)):
                 raise TypeError(f"on must be an exception type or a tuple of them, not {self.on!r}")

@@ -20,7 +20,7 @@ takes two wake-ups: the worker's and the caller's.
 
 from __future__ import annotations
 
-import _signal
+import _signal  # type: ignore[import-not-found]
 import logging
 import signal
 import threading
@@ -83,9 +83,16 @@ class Pump:
 
     def start(self) -> None:
         """Start the pump thread, if it does not run yet."""
-        if self.thread is None:
+        if self.thread is None and not self._stopped:
             self.thread = threading.Thread(target=self._run, name=self._name, daemon=True)
             self.thread.start()
+
+    def join(self) -> None:
+        """Wait for the pump thread, which is known to end."""
+        thread = self.thread
+        if thread is not None:
+            thread.join()
+            self.thread = None
 
     def stir(self) -> None:
         """Bring the pump thread back from parking, and whoever waits out of it."""

@@ -247,7 +247,9 @@ class Stream:
             return
         window = self._window()
         least = 2 * self._workers()
-        while self._items is not None and (everything or self._ahead < window):
+        while self._items is not None and (  # type: ignore[redundant-expr]  # `_read` ends it
+            everything or self._ahead < window
+        ):
             if not everything and self._bytes > MOST_BYTES and len(self._open) >= least:
                 return
             calls = self._options.chunksize or self._engine.chunk_calls(self._family)

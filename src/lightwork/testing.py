@@ -14,7 +14,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from .backends.base import Death, Parcel, Result, Sink, WorkerOptions
-from .backends.serial import SerialCall, cut_queue
+from .backends.local import LocalCall
+from .backends.serial import cut_queue
 from .core.events import Running
 
 __all__ = ["FakeBackend", "ManualClock", "Saboteur", "harm"]
@@ -59,11 +60,11 @@ class FakeBackend:
 
     def prepare(
         self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> SerialCall:
-        return SerialCall(fn, [args], True, kwargs)
+    ) -> LocalCall:
+        return LocalCall(fn, (args,), True, kwargs)
 
-    def prepare_chunk(self, fn: Callable[..., Any], items: list[Any], star: bool) -> SerialCall:
-        return SerialCall(fn, items, star, {})
+    def prepare_chunk(self, fn: Callable[..., Any], items: list[Any], star: bool) -> LocalCall:
+        return LocalCall(fn, items, star, None)
 
     def start(self, worker: int) -> None:
         self.queues[worker] = deque()
@@ -106,6 +107,9 @@ class FakeBackend:
 
     def close(self) -> None:
         self.closed = True
+
+    def inside(self) -> bool:
+        return False
 
     def join(self) -> None:
         pass

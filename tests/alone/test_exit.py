@@ -16,7 +16,8 @@ from lightwork import Pool
 
 def say(seconds, text):
     time.sleep(seconds)
-    print(text, flush=True)
+    sys.stdout.write(text + "\\n")  # in one piece, unlike print
+    sys.stdout.flush()
     return text
 
 pool = Pool({kind!r}, 2)

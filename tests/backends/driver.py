@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -18,7 +19,7 @@ class Driver:
     """Sends what it is told to send, and remembers what came back.
 
     Attributes:
-        outcomes: (task, offset) -> list of (attempt, value or exception); each call should end once.
+        outcomes: (task, offset) -> list of (attempt, value or exception); each ends once.
         deaths, failures: by worker.
     """
 
@@ -100,7 +101,10 @@ class Driver:
                 self.changed.wait(min(left, 0.005))
 
     def describe(self) -> str:
-        return f"ended {self.ended}, ready {self.ready_workers}, deaths {self.deaths}, failures {self.failures}"
+        return (
+            f"ended {self.ended}, ready {self.ready_workers}, "
+            f"deaths {self.deaths}, failures {self.failures}"
+        )
 
     def start(self, count: int = 1, *, wait: bool = True) -> list[int]:
         with self.lock:
@@ -119,9 +123,17 @@ class Driver:
             return self._tasks
 
     def parcel(
-        self, call: Any, *, task: int | None = None, attempt: int = 1, lo: int = 0, hi: int | None = None,
-        index: int = 0, timed: bool = False, tiny: bool = False, exact: bool = False,
-    ) -> Parcel:  # fmt: skip
+        self,
+        call: Any,
+        *,
+        task: int | None = None,
+        attempt: int = 1,
+        lo: int = 0,
+        hi: int | None = None,
+        index: int = 0,
+        **flags: bool,
+    ) -> Parcel:
+        timed, tiny, exact = (flags.get(name, False) for name in ("timed", "tiny", "exact"))
         task = self.new_task() if task is None else task
         hi = call.calls if hi is None else hi
         return Parcel(task, attempt, lo, hi, 0, index, call, timed, tiny, exact)
@@ -178,16 +190,18 @@ class Driver:
         self.until(lambda: worker in self.deaths)
         return self.deaths[worker]
 
+    def _is_gone(self, worker: int) -> bool:
+        return worker in self.deaths or worker in self.failures
+
     def close(self) -> None:
         """Retire what lives, wait for it, give everything back."""
         with self.lock:
-            alive = [
-                n for n in range(1, self._workers + 1) if n not in self.deaths and n not in self.failures
-            ]  # fmt: skip
+            gone = self.deaths.keys() | self.failures.keys()
+            alive = [number for number in range(1, self._workers + 1) if number not in gone]
         for number in alive:
             self.kill(number, "killed")
         for number in alive:
-            self.until(lambda number=number: number in self.deaths or number in self.failures)
+            self.until(functools.partial(self._is_gone, number))
         self._stop = True
         self.backend.wake()
         self._pump.join(WAIT)

@@ -247,6 +247,7 @@ def test_out_of_descriptors(method: str) -> None:
         assert wait_for(one.launch(Spec(entry("nothing")))).exitcode == 0
 
 
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 def test_a_fork_of_the_users_has_a_server_of_its_own() -> None:
     with of("forkserver") as one:
         talker = Talker(one, "hang")

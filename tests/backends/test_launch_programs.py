@@ -189,10 +189,16 @@ def test_a_program_in_a_folder_that_is_removed(tmp_path: Path) -> None:
         import os
         os.chdir({str(tmp_path / "gone")!r})
         os.rmdir(os.getcwd())
+        import subprocess, sys
+        plain = subprocess.run([sys.executable, "-c", "import socket"], stderr=subprocess.DEVNULL)
+        if plain.returncode:
+            sys.exit(77)
         from tests.backends.launching import run
         for method in ("forkserver", "spawn", "fork"):
             print(run(method, "leave", 5).exitcode)
         """,
         env=HERE,
     )
+    if ran.status == 77:
+        pytest.skip("this interpreter cannot import `socket` in such a folder (3.13.0)")
     assert ran.out.split() == ["5", "5", "5"], ran.err

@@ -104,8 +104,11 @@ def test_a_batch_of_all_forms_is_answered_in_order(driver: Driver, worker: int) 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(
     "value",
-    [None, True, -1, 1 << 100, 2.5, 1j, "é\udc80", b"\0", "x" * 5000, (1, [2]), {"a": {1}}, b"y" * 100_000],
-)  # fmt: skip
+    [
+        *(None, True, -1, 1 << 100, 2.5, 1j, "é\udc80", b"\0"),
+        *("x" * 5000, (1, [2]), {"a": {1}}, b"y" * 100_000),
+    ],
+)
 def test_values_survive_the_journey(
     driver: Driver, worker: int, mode: dict[str, bool], value: Any
 ) -> None:

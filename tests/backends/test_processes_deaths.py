@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import random
 import signal
@@ -151,7 +152,7 @@ def test_a_blob_of_many_arguments_names_nobody(driver: Driver, worker: int) -> N
 def test_killing_says_what_for(driver: Driver, worker: int) -> None:
     for how in ("timed-out", "killed", "over-memory"):
         task = driver.call(worker, tasks.sleep, 100, timed=True)
-        driver.until(lambda worker=worker: driver.inspect(worker) is not None)
+        driver.until(functools.partial(driver.inspect, worker))
         driver.kill(worker, how)
         driver.kill(worker, "too late")
         death = driver.death(worker)

@@ -107,7 +107,7 @@ def endless() -> list[Any]:
         (1j, "the result is of type complex"),
         (Point, "the result is of type type"),
         (Point(1, print), r"the result\.y is of type builtin_function_or_method"),
-        ((one for one in ()), "of type generator"),
+        (iter([1]), "of type list_iterator"),
         ({(1, 2): 3}, "a key of the result is of type tuple"),
         ({object()}, "an element of the result is of type object"),
         (endless(), "refers to itself"),

@@ -110,6 +110,7 @@ class World:
         self.charges: dict[Call, int] = {}
         self.victims: dict[int, tuple[Call | None, str]] = {}  # dead worker -> what it ran, how
         self.unwanted: set[Call] = set()
+        self.suspects: set[Call] = set()  # one of them kills, and nobody knows which
         self.given: dict[int, int] = {}
         self.past: list[ev.Answered] = []
         self.failing: tuple[int, int] | None = None  # the call that is being offered for retry
@@ -167,6 +168,11 @@ class World:
                 call = self.call(task, offset)
                 assert call in self.open, f"{call} was sent after its end"
                 assert call not in self.holder, f"{call} is with two workers"
+                assert call not in self.unwanted, f"{call} is not wanted any more"
+                assert not self.cancelled
+                if call in self.suspects:
+                    assert len(command.parts) == hi - lo == 1
+                    assert not worker.todo
                 assert attempt == 1 + self.charges.get(call, 0)
                 self.holder[call] = worker.number
                 worker.todo.append((task, attempt, offset))
@@ -376,6 +382,9 @@ class World:
         elif running is not None:
             left = [offset for task, _, offset in worker.todo if task == running.task]
             call = self.call(running.task, left[0]) if left else None  # all taken back meanwhile
+            if len(left) > 1 and how != "killed":
+                self.suspects.update(self.call(running.task, offset) for offset in left)
+                call = None
         self.victims[number] = (call, how)
         for task, _, offset, _ in worker.finished:  # finished, and lost
             lost = self.call(task, offset)

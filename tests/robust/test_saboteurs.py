@@ -34,6 +34,7 @@ class Order:
     def __init__(self, stage: str, how: str) -> None:
         self.stage = stage
         self.how = how
+        self.caller = os.getpid()
 
     def __repr__(self) -> str:
         return f"Order({self.stage!r}, {self.how!r})"
@@ -55,7 +56,7 @@ def work(thing: object) -> object:
             harm(thing.how)
         if thing.stage == "unpickle result":
             return Saboteur("unpickle", thing.how, os.getpid())
-        return Saboteur(thing.stage.partition(" ")[0], thing.how)
+        return Saboteur(thing.stage.partition(" ")[0], thing.how, thing.caller)
     return "a saboteur that came through"
 
 

@@ -86,6 +86,8 @@ def sentinels() -> list[Any]:
 
 
 def same(one: Any, two: Any) -> bool:
+    if isinstance(one, BaseExceptionGroup):
+        return type(one) is type(two) and repr(one) == repr(two)
     if isinstance(one, BaseException):
         return type(one) is type(two) and one.args == two.args
     if isinstance(one, Failure):
@@ -116,9 +118,10 @@ def test_values_that_refuse_everything(kind: str) -> None:
             results = list(pool.map(identity, [Contrary()] * 5, ordered=ordered))
             assert [type(one) for one in results] == [Contrary] * 5
         error = pool.submit(raise_with, Contrary()).exception(30)
-        assert type(error) is KeyError
+        assert type(error) in (KeyError, RemoteError)  # its text cannot be had
         results = list(pool.map(raise_with, [Contrary()] * 3, on_error="return"))
-        assert [type(one.exception) for one in results] == [KeyError] * 3
+        assert {type(one.exception) for one in results} <= {KeyError, RemoteError}
+        assert len(results) == 3
 
 
 def raise_with(value: object) -> NoReturn:

@@ -14,7 +14,7 @@ import types
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import lightwork
 from lightwork.wire.frames import Frame, Inbox, Outbox
@@ -52,7 +52,7 @@ class Peer:
         self.socket = ours
         self.outbox, self.inbox = Outbox(ours), Inbox(ours)
 
-    def __enter__(self) -> Peer:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *args: object) -> None:

@@ -232,7 +232,8 @@ import types, sys
 space = {}
 exec("N = 4\\ndef f(x): return x + N", space)
 module = types.ModuleType("made_up")
-exec("N = 5\\ndef f(x):\\n    global N\\n    N += x\\n    return N\\ndef g(): return N", module.__dict__)
+source = "N = 5\\ndef f(x):\\n    global N\\n    N += x\\n    return N\\ndef g(): return N"
+exec(source, module.__dict__)
 class_source = "class C:\\n    def get(self): return N"
 exec(class_source, module.__dict__)
 with Peer() as peer:
@@ -319,6 +320,7 @@ def run(source: str, folder: Path, *args: str) -> None:
     path.write_text(START + source + "\nprint('done')\n")
     done = subprocess.run(
         [sys.executable, "-W", "error", *args, str(path)],
+        check=False,
         capture_output=True,
         text=True,
         timeout=60,

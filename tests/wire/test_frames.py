@@ -144,7 +144,8 @@ def test_read_blocking_on_a_non_blocking_socket() -> None:
         a.setblocking(False)
         b.setblocking(False)
         outbox, inbox = Outbox(a), Inbox(b)
-        timer = threading.Timer(0.05, lambda: (outbox.post(7, [b"x"]), outbox.flush()))
+        outbox.post(7, [b"x"])
+        timer = threading.Timer(0.05, outbox.flush)
         timer.start()
         (frame,) = inbox.read_blocking()
         timer.join()
@@ -368,5 +369,29 @@ def test_more_than_two_gigabytes() -> None:
 
 
 def test_header_holds_64_bits() -> None:
-    assert frames._HEADER.size == 10
-    assert frames._HEADER.unpack(frames._HEADER.pack(1 << 40, 1, 2)) == (1 << 40, 1, 2)
+    assert frames._HEADER.unpack(frames._HEADER.pack(1 << 40, 1, 2, 3)) == (1 << 40, 1, 2, 3)
+
+
+@pytest.mark.parametrize("junk", [b"a line of text of the user's\n", bytes(100)])
+def test_nonsense(junk: bytes) -> None:
+    """The frames before it are good; nothing behind it can be."""
+    with pair() as (a, b):
+        outbox, inbox = Outbox(a), Inbox(b)
+        outbox.post(1, [b"good"])
+        outbox.flush()
+        a.sendall(junk)
+        outbox.post(2, [b"lost"])
+        outbox.flush()
+        assert [frame.kind for frame in inbox.drain()] == [1]
+        assert inbox.eof
+        assert isinstance(inbox.error, ValueError)
+        assert inbox.drain() == inbox.read() == inbox.read_blocking() == []
+
+
+def test_no_memory_for_a_frame() -> None:
+    with pair() as (a, b):
+        inbox = Inbox(b)
+        a.sendall(frames._HEADER.pack(1 << 62, 1, 0, frames._SIGN))
+        assert inbox.read() == []
+        assert inbox.eof
+        assert isinstance(inbox.error, (MemoryError, OverflowError))

@@ -57,7 +57,7 @@ class Parcel(NamedTuple):
     lo: int
     hi: int
     base: int
-    index: int
+    index: int  # type: ignore[assignment]  # tuple.index is nobody's need
     call: Any
     timed: bool  # note when each call starts (a time limit is to be watched)
     tiny: bool  # calls expected so short (< 20 us) that they may be answered all at once
@@ -177,6 +177,10 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Free. All workers are gone: give every resource back. May be called again."""
+
+    def inside(self) -> bool:
+        """Free. Whether the current thread is in a call that runs here, so that it must not wait
+        for the end of the pool."""
 
     def join(self) -> None:
         """Free. After `close`: wait for threads of ours to end, unless called from one."""

@@ -10,6 +10,7 @@ Limitations: a running call cannot be interrupted, so time limits and ``kill`` d
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -19,32 +20,9 @@ from typing import Any
 from .. import current
 from ..core.events import Running
 from .base import Death, Parcel, Result, Sink, WorkerOptions
+from .local import LocalCall
 
-__all__ = ["SerialBackend", "SerialCall", "cut_queue"]
-
-
-class SerialCall:
-    """Calls, as they were given."""
-
-    __slots__ = ("fn", "items", "kwargs", "star")
-
-    def __init__(
-        self, fn: Callable[..., Any], items: list[Any], star: bool, kwargs: dict[str, Any]
-    ) -> None:
-        self.fn = fn
-        self.items = items
-        self.star = star
-        self.kwargs = kwargs
-
-    @property
-    def calls(self) -> int:
-        """How many."""
-        return len(self.items)
-
-    def run(self, offset: int) -> Any:
-        """Run call number `offset`."""
-        item = self.items[offset]
-        return self.fn(*item, **self.kwargs) if self.star else self.fn(item)
+__all__ = ["SerialBackend", "cut_queue"]
 
 
 def cut_queue(queue: deque[Parcel], task: int, offset: int) -> list[tuple[int, int, int]]:
@@ -66,6 +44,10 @@ def cut_queue(queue: deque[Parcel], task: int, offset: int) -> list[tuple[int, i
     return taken[::-1]
 
 
+class _Inside(threading.local):
+    depth = 0  # how many tasks of the pool this thread is in
+
+
 class SerialBackend:
     """See ``backends.base.Backend``."""
 
@@ -83,17 +65,18 @@ class SerialBackend:
         self._running: dict[int, Running] = {}
         self._doomed: dict[int, str] = {}
         self._parcels: dict[int, deque[Parcel]] = {}
+        self._inside = _Inside()
         self._alarm: SimpleQueue[None] = SimpleQueue()
 
     def prepare(
         self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> SerialCall:
+    ) -> LocalCall:
         """See Backend."""
-        return SerialCall(fn, [args], True, kwargs)
+        return LocalCall(fn, (args,), True, kwargs)
 
-    def prepare_chunk(self, fn: Callable[..., Any], items: list[Any], star: bool) -> SerialCall:
+    def prepare_chunk(self, fn: Callable[..., Any], items: list[Any], star: bool) -> LocalCall:
         """See Backend."""
-        return SerialCall(fn, items, star, {})
+        return LocalCall(fn, items, star, None)
 
     def start(self, worker: int) -> None:
         """See Backend."""
@@ -159,6 +142,10 @@ class SerialBackend:
     def close(self) -> None:
         """See Backend."""
 
+    def inside(self) -> bool:
+        """See Backend."""
+        return self._inside.depth > 0
+
     def join(self) -> None:
         """See Backend."""
 
@@ -182,6 +169,8 @@ class SerialBackend:
         values: list[Any] = []
         errors: dict[int, BaseException] = {}
         outside = current._local.where
+        depth = self._inside.depth
+        self._inside.depth = depth + 1
         started = time.monotonic()
         try:
             for offset in range(lo, hi):
@@ -195,5 +184,6 @@ class SerialBackend:
         finally:
             self._running.pop(worker, None)
             current._local.where = outside
+            self._inside.depth = depth
         seconds = time.monotonic() - started
         return Result(task, attempt, lo, hi, values, errors or None, started, seconds)

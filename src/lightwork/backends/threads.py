@@ -15,7 +15,6 @@ Limitations: a written-off thread goes on until its call returns; it holds what 
 from __future__ import annotations
 
 import contextlib
-import contextvars
 import threading
 import time
 from collections import deque
@@ -26,6 +25,7 @@ from typing import Any, NamedTuple
 from .. import current
 from ..core.events import Running
 from .base import Death, Parcel, Result, Sink, WorkerOptions
+from .local import LocalCall
 
 __all__ = ["ThreadBackend"]
 
@@ -33,40 +33,6 @@ FLUSH = 1e-3
 """Seconds that a result may wait for company."""
 
 _LEAVE, _NUDGE = object(), object()
-
-
-class ThreadCall:
-    """Calls, and the context variables of who submitted them: each call gets a copy."""
-
-    __slots__ = ("context", "fn", "items", "kwargs", "star")
-
-    def __init__(
-        self,
-        fn: Callable[..., Any],
-        items: Sequence[Any],
-        star: bool,
-        kwargs: dict[str, Any] | None,
-    ) -> None:
-        self.fn = fn
-        self.items = items
-        self.star = star
-        self.kwargs = kwargs
-        self.context = contextvars.copy_context()
-
-    @property
-    def calls(self) -> int:
-        """How many."""
-        return len(self.items)
-
-    def run(self, offset: int) -> Any:
-        """Run call number `offset`."""
-        item = self.items[offset]
-        context = self.context.copy()
-        if not self.star:
-            return context.run(self.fn, item)
-        if self.kwargs:
-            return context.run(self.fn, *item, **self.kwargs)
-        return context.run(self.fn, *item)
 
 
 class _Answer(NamedTuple):
@@ -123,13 +89,13 @@ class ThreadBackend:
 
     def prepare(
         self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> ThreadCall:
+    ) -> LocalCall:
         """See Backend."""
-        return ThreadCall(fn, (args,), True, kwargs)
+        return LocalCall(fn, (args,), True, kwargs)
 
-    def prepare_chunk(self, fn: Callable[..., Any], items: list[Any], star: bool) -> ThreadCall:
+    def prepare_chunk(self, fn: Callable[..., Any], items: list[Any], star: bool) -> LocalCall:
         """See Backend."""
-        return ThreadCall(fn, items, star, None)
+        return LocalCall(fn, items, star, None)
 
     def start(self, worker: int) -> None:
         """See Backend."""
@@ -258,6 +224,10 @@ class ThreadBackend:
 
     def close(self) -> None:
         """See Backend."""
+
+    def inside(self) -> bool:
+        """See Backend."""
+        return getattr(threading.current_thread(), "_lightwork_worker", None) is self
 
     def join(self) -> None:
         """See Backend. Threads that were written off are not waited for."""

@@ -72,6 +72,8 @@ class Watch:
         """A worker was given something."""
         if worker.limit < inf and now + worker.limit < worker.check_at:
             self._check(worker, now + worker.limit, now)
+        # Also where there is no other worker to hand anything to: a backend that holds finished
+        # answers back for company lets them go when it is asked to take back.
         if worker.open > 1 and self._book.prefetch:
             self.answered(worker, now)
 

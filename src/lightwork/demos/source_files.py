@@ -111,14 +111,12 @@ def main() -> None:
     size = sum(one["bytes"] for one in found)
     whole = hashlib.sha256("".join(one["sha256"] for one in found).encode()).hexdigest()
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    print(f"{sum(one['lines'] for one in found):,} lines, of which with code:", end=" ")
-    print(
-        f"{sum(one['code'] or 0 for one in found):,}; {size / 1e6:,.1f} MB; all as one: {whole[:16]}"
-    )
+    lines, code = (sum(one[name] or 0 for one in found) for name in ("lines", "code"))
+    print(f"{lines:,} lines, {code:,} of them with code; {size / 1e6:,.1f} MB")
+    print(f"SHA-256 of all SHA-256s: {whole}")
     for how, took in (("in place", seconds_alone), ("processes", seconds)):
-        print(
-            f"  {how:10} {took:6.1f} s  {len(files) / took:8,.0f} files/s  {size / took / 1e6:6.1f} MB/s"
-        )
+        rates = f"{len(files) / took:6,.0f} files/s {size / took / 1e6:6.1f} MB/s"
+        print(f"  {how:10} {took:6.1f} s {rates}")
     print(f"{seconds_alone / seconds:.2f} times as fast with processes on {cpus} CPUs")
 
 

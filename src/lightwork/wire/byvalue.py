@@ -252,7 +252,8 @@ class _Shipment(NamedTuple):
 
 
 _foreign_spaces: dict[str, dict[str, Any]] = {}  # of modules that exist at the sender only
-_put_in_space: dict[int, dict[str, _Put]] = {}  # id of a namespace, which lives for ever -> names
+# Id of a namespace -> the namespace, kept alive so that its id stays its own, and what was put.
+_put_in_space: dict[int, tuple[dict[str, Any], dict[str, _Put]]] = {}
 _collected = threading.local()
 
 
@@ -286,7 +287,7 @@ def _merge(
 
 def _merge_space(shipment: _Shipment) -> None:
     target = shipment.target
-    put = _put_in_space.setdefault(id(target), {})
+    _, put = _put_in_space.setdefault(id(target), (target, {}))
 
     def get(name: str) -> Any:
         return target.get(name, _ABSENT)

@@ -1,14 +1,16 @@
 """Frames on a stream socket: many small ones in one system call, big ones without a copy.
 
-A frame is a header of 10 bytes (u64 length of the body, u8 kind, u8 number of descriptors), then
-the body. Descriptors travel beside (SCM_RIGHTS), attached to the first byte of their frame.
+A frame is a header of 12 bytes (u64 length of the body, u8 kind, u8 number of descriptors, u16 that
+is always the same), then the body. Descriptors travel beside (SCM_RIGHTS), attached to the first
+byte of their frame.
 
 Guarantees
     * Frames arrive whole and in the order in which they were posted, or not at all.
     * ``post`` never blocks and makes no system call. ``flush`` never blocks. Both may be called
       from any thread; whoever flushes takes the frames of all others along.
     * What arrived before the end of the stream is handed out before ``eof`` is set.
-    * A broken connection is a state (``broken``, ``eof``), never an exception.
+    * A broken connection is a state (``broken``, ``eof``), never an exception. So is a stream that
+      makes no sense, because the user's code has written to our descriptor.
 
 Assumptions
     * One `Outbox` for each writing side of a socket and one `Inbox` for each reading side: bytes
@@ -37,7 +39,8 @@ __all__ = ["MAX_FDS", "Frame", "Inbox", "Outbox"]
 
 Buffer = bytes | bytearray | memoryview
 
-_HEADER = struct.Struct("<QBB")
+_HEADER = struct.Struct("<QBBH")
+_SIGN = 0xF7A3  # nothing in particular, but text and zeros are not like it
 _HEADER_SIZE = _HEADER.size
 MAX_FDS = 250  # the kernel takes 253 in one message
 
@@ -118,14 +121,15 @@ class Outbox:
             fds: descriptors to pass on, at most `MAX_FDS`; they stay the caller's, who must not
                 close them before `on_sent`.
             on_sent: called once by the flushing thread when the last byte has been written or
-                the frame was dropped because the connection broke. It must not raise.
+                the frame was dropped because the connection broke. It must not raise, nor call
+                ``close``; it may post and flush.
         """
         if len(fds) > MAX_FDS:
             raise ValueError(f"at most {MAX_FDS} descriptors go with a frame, not {len(fds)}")
         size = 0
         for chunk in chunks:
             size += chunk.nbytes if isinstance(chunk, memoryview) else len(chunk)
-        header = _HEADER.pack(size, kind, len(fds))
+        header = _HEADER.pack(size, kind, len(fds), _SIGN)
         parts: list[Buffer]
         if size < _JOIN_BELOW:
             parts = [b"".join((header, *chunks))]
@@ -279,7 +283,10 @@ class Inbox:
 
     Attributes:
         eof: the other side has closed or died, and everything before that was handed out.
-        drained: the last read took all there was at that moment.
+        error: why the stream was given up before its end (``eof`` is set): it makes no sense, or
+            there is no memory for a frame. Else None.
+        drained: the last read took all there was at that moment. Only the next one can tell
+            whether the stream has ended there.
     """
 
     _SIZE = 1 << 18  # of the receive buffer: as much as a socket's buffer holds
@@ -288,6 +295,7 @@ class Inbox:
 
     def __init__(self, sock: socket.socket) -> None:
         self.eof = False
+        self.error: Exception | None = None
         self.drained = False
         self._sock = sock
         self._memory = bytearray(self._SIZE)
@@ -327,9 +335,9 @@ class Inbox:
 
     def drain(self) -> list[Frame]:
         """Return all complete frames up to the end of the stream, or to the last byte there is."""
-        frames = self.read()
-        while not self.drained:
-            frames += self.read()
+        frames: list[Frame] = []
+        while not self.eof and self._receive(socket.MSG_DONTWAIT, frames):
+            pass
         return frames
 
     def _receive(self, flags: int, frames: list[Frame]) -> int:
@@ -354,8 +362,8 @@ class Inbox:
             self.drained = True
             return 0
         except OSError as error:
-            if error.errno not in _GONE and error.errno != errno.ETIMEDOUT:
-                raise
+            if error.errno not in _GONE:
+                self.error = error
             got = 0
         if not got:
             self._finish()
@@ -367,7 +375,12 @@ class Inbox:
             self.drained = True
         if big is None:
             self._end += got
-            self._cut(frames)
+            try:
+                self._cut(frames)
+            except (ValueError, MemoryError, OverflowError) as error:
+                self.error = error
+                self._finish()
+                return 0
         else:
             self._filled += got
             if got == room:
@@ -377,11 +390,13 @@ class Inbox:
         return got
 
     def _cut(self, frames: list[Frame]) -> None:
-        """Cut what is in the buffer into frames."""
+        """Cut what is in the buffer into frames. Raises if that cannot be done."""
         view, end, at = self._view, self._end, 0
         unpack = _HEADER.unpack_from
         while end - at >= _HEADER_SIZE:
-            size, kind, count = unpack(view, at)
+            size, kind, count, sign = unpack(view, at)
+            if sign != _SIGN:
+                raise ValueError("what was received is not a frame")
             start = at + _HEADER_SIZE
             stop = start + size
             if stop <= end and size < self._OWN_BELOW:

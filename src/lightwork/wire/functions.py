@@ -16,7 +16,6 @@ import itertools
 import sys
 import threading
 import types
-import weakref
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -52,7 +51,7 @@ class Shipped(NamedTuple):
 
 
 class _Entry(NamedTuple):
-    reference: weakref.ref[Any]
+    function: Function  # kept alive, so that its id stays its own
     holds: Callable[[], bool]
     shipped: Shipped
 
@@ -74,7 +73,7 @@ class FunctionTable:
         """
         # Without the lock: an entry is found or not, and is checked before it is believed.
         entry = self._entries.get(id(fn))
-        if entry is not None and entry.reference() is fn and entry.holds():
+        if entry is not None and entry.function is fn and entry.holds():
             return entry.shipped
         return self._ship_anew(fn)
 
@@ -98,13 +97,9 @@ class FunctionTable:
         return shipped
 
     def _remember(self, fn: Function, holds: Callable[[], bool], shipped: Shipped) -> None:
-        try:
-            reference = weakref.ref(fn)
-        except TypeError:
-            return
         # First in, first out: one that is still in use comes back at the next ship().
         self._entries.pop(id(fn), None)
-        self._entries[id(fn)] = _Entry(reference, holds, shipped)
+        self._entries[id(fn)] = _Entry(fn, holds, shipped)
         if len(self._entries) > _MAX_FUNCTIONS:
             self._entries.popitem(last=False)
 
@@ -112,9 +107,7 @@ class FunctionTable:
 def _watch(fn: Function) -> tuple[Callable[[], bool] | None, tuple[str, ...]]:
     """How to see that the bytes of `fn` are still right (None: one cannot), and its modules."""
     if isinstance(fn, (types.FunctionType, types.BuiltinFunctionType, type)) and by_name(fn):
-        # Weakly, or the table would keep alive through `holds` what it refers to weakly.
-        reference = weakref.ref(fn)
-        return lambda: by_name(reference()), _importable((fn.__module__,))
+        return functools.partial(by_name, fn), _importable((fn.__module__,))
     if isinstance(fn, (types.FunctionType, functools.partial, functools._lru_cache_wrapper)):
         taken = snapshot.take(fn)
         if taken is not None:
@@ -228,19 +221,11 @@ class FunctionCache:
             from .byvalue import collect
 
             with collect() as shipments:
-                loaded = _Loaded(self._unpack(data), shipments)
+                loaded = _Loaded(unpack(data, what="the function"), shipments)
         else:
-            loaded = _Loaded(self._unpack(data), None)
+            loaded = _Loaded(unpack(data, what="the function"), None)
         if not callable(loaded.function):
             raise CannotUnpickle(f"the function was rebuilt as {culprit.describe(loaded.function)}")
         self._loaded[key] = loaded
         del self._pickled[key]
         return loaded
-
-    @staticmethod
-    def _unpack(data: bytes) -> Function:
-        try:
-            function: Function = unpack(data)
-        except CannotUnpickle as error:
-            raise CannotUnpickle(f"the function {error}") from error.__cause__
-        return function

@@ -105,13 +105,16 @@ def pack(obj: Any, *, what: str = "the argument", home: bool = False) -> Packed:
         raise CannotPickle(f"{what} cannot be pickled: there is no memory for it") from error
 
 
-def unpack(data: bytes | memoryview, buffers: Sequence[Any] = ()) -> Any:
+def unpack(
+    data: bytes | memoryview, buffers: Sequence[Any] = (), *, what: str = "the value"
+) -> Any:
     """Rebuild what `pack` made.
 
     Args:
         data: ``Packed.data``.
         buffers: the contents of ``Packed.buffers``, in order. Arrays are built on them, not
             copied from them.
+        what: how the error names it.
 
     Raises:
         CannotUnpickle: its cause is what rebuilding raised, SystemExit included.
@@ -121,7 +124,7 @@ def unpack(data: bytes | memoryview, buffers: Sequence[Any] = ()) -> Any:
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        raise CannotUnpickle(f"cannot be rebuilt: {culprit.say(error)}") from error
+        raise CannotUnpickle(f"{what} cannot be rebuilt: {culprit.say(error)}") from error
 
 
 def pack_plain(values: list[Any]) -> bytes | None:
@@ -129,6 +132,8 @@ def pack_plain(values: list[Any]) -> bytes | None:
 
     What it returns can be unpickled without fail, and without running code of the user's.
     """
+    if values and type(values[0]) is bytes and len(values[0]) >= _LIFT:
+        return None  # one by one, they need not be copied into a pickle
     file = io.BytesIO()
     try:
         _PlainPickler(file, 5).dump(values)
@@ -208,7 +213,8 @@ class _Bytes:
 def _lift(obj: Any, depth: int = 2) -> Any:
     """Replace big ``bytes`` at the top of `obj`: itself, in a tuple, or among a call's arguments.
 
-    Only where no one can tell the copy of the container from the original.
+    Only where no one can tell the copy of the container from the original. Not a bytearray: an
+    export of its buffer, held until it is sent, would forbid its owner to resize it.
     """
     kind = type(obj)
     if kind is bytes:

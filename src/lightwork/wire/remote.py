@@ -16,6 +16,8 @@ from __future__ import annotations
 import builtins
 import pickle
 import traceback
+import types
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from ..errors import InternalError, RemoteError
@@ -31,6 +33,8 @@ _ATTRIBUTE_LIMIT = 1 << 20  # bytes: bigger attributes of a stand-in are shown a
 _ITSELF, _GROUP, _STAND_IN = "itself", "group", "stand-in"
 
 _ATOMS = frozenset({int, float, complex, str, bytes, bool, type(None)})
+
+_MAX_DEPTH = 20  # of groups in groups, each with the tracebacks of all its parts
 
 # What builtin exceptions keep outside of ``args`` and ``__dict__``.
 _HIDDEN: tuple[tuple[type[BaseException], tuple[str, ...]], ...] = (
@@ -51,8 +55,13 @@ def pack_error(exc: BaseException) -> bytes:
 
     Never raises, whatever the exception's own methods do.
     """
+    return _pack(exc, 0)
+
+
+def _pack(exc: BaseException, depth: int) -> bytes:
+    """`pack_error` of a part of so many groups."""
     try:
-        return pickle.dumps(_report(exc), 5)
+        return pickle.dumps(_report(exc, depth), 5)
     except BaseException as failure:
         name = type(exc).__name__
         text = f"{name} (it could not be reported: {culprit.say(failure)})"
@@ -80,12 +89,12 @@ def unpack_error(data: bytes | memoryview) -> BaseException:
 # it must be readable where the payload is not.
 
 
-def _report(exc: BaseException) -> tuple[Any, ...]:
+def _report(exc: BaseException, depth: int) -> tuple[Any, ...]:
     text = _format(exc)
     if _is_plain(exc):
         return _ITSELF, pickle.dumps(exc, 5), (_type_name(exc), _text(exc), {}), text
-    if type(exc) in (ExceptionGroup, BaseExceptionGroup):
-        parts = [pack_error(part) for part in exc.exceptions]  # type: ignore[attr-defined]
+    if type(exc) in (ExceptionGroup, BaseExceptionGroup) and depth < _MAX_DEPTH:
+        parts = [_pack(part, depth + 1) for part in exc.exceptions]  # type: ignore[attr-defined]
         notes = _plain_notes(exc)
         payload = (exc.message, parts, notes)  # type: ignore[attr-defined]
         return _GROUP, payload, _summary(exc), text
@@ -109,7 +118,7 @@ def _pickled_itself(exc: BaseException) -> bytes | None:
     text = _str(exc)
     if text is None:
         return None
-    for form in (_as_it_pickles, _without_init):
+    for form in _forms(type(exc)):
         try:
             data = form(exc)
             copy = pickle.loads(data)
@@ -120,38 +129,72 @@ def _pickled_itself(exc: BaseException) -> bytes | None:
     return None
 
 
+def _forms(cls: type[BaseException]) -> list[Callable[[BaseException], bytes]]:
+    """The ways to try for a class, the most faithful first."""
+    for base in cls.__mro__:
+        if base.__module__ != "builtins" and not _OWN_PICKLING.isdisjoint(base.__dict__):
+            return [_as_it_pickles, _completed]  # it says how
+    if isinstance(cls.__init__, types.FunctionType) or any(_slots(cls)):
+        # By default slots are left out, and __init__ is called with ``args``, which are often
+        # not what it takes, or make another text.
+        return [_without_init, _as_it_pickles]
+    return [_as_it_pickles, _without_init]
+
+
+_OWN_PICKLING = frozenset(
+    {
+        *("__reduce__", "__reduce_ex__", "__getstate__", "__setstate__"),
+        *("__getnewargs__", "__getnewargs_ex__"),
+    }
+)
+
+
+def _slots(cls: type) -> Iterator[str]:
+    for base in cls.__mro__:
+        slots = base.__dict__.get("__slots__", ())
+        for name in (slots,) if isinstance(slots, str) else slots:
+            if name not in ("__dict__", "__weakref__"):
+                # A private name is stored under another, as in the class's own code.
+                private = name.startswith("__") and not name.endswith("__")
+                yield f"_{base.__name__.lstrip('_')}{name}" if private else name
+
+
 def _as_it_pickles(exc: BaseException) -> bytes:
     return dump_bytes(exc, what="the exception")
+
+
+def _completed(exc: BaseException) -> bytes:
+    """As it pickles, and then the attributes and notes that its own reduction leaves out."""
+    return dump_bytes(_Recipe(_complete, exc, dict(vars(exc))), what="the exception")
+
+
+def _complete(exc: BaseException, attributes: dict[str, Any]) -> BaseException:
+    for name, value in attributes.items():
+        exc.__dict__.setdefault(name, value)
+    return exc
 
 
 def _without_init(exc: BaseException) -> bytes:
     state: dict[str, Any] = {}
     for base, names in _HIDDEN:
         if isinstance(exc, base):
-            state.update({name: getattr(exc, name, None) for name in names})
-    for cls in type(exc).__mro__:
-        slots = cls.__dict__.get("__slots__", ())
-        for name in (slots,) if isinstance(slots, str) else slots:
-            if name not in ("__dict__", "__weakref__") and hasattr(exc, name):
-                state[name] = getattr(exc, name)
-    recipe = _Recipe(type(exc), exc.args, state, dict(vars(exc)))
+            state.update({name: getattr(exc, name) for name in names if hasattr(exc, name)})
+    # None set is not the same as not set to OSError's text.
+    state = {name: value for name, value in state.items() if value is not None}
+    state.update({name: getattr(exc, name) for name in _slots(type(exc)) if hasattr(exc, name)})
+    recipe = _Recipe(_make, type(exc), exc.args, state, dict(vars(exc)))
     return dump_bytes(recipe, what="the exception")
 
 
 class _Recipe:
-    """Pickles as the exception that it describes."""
+    """Pickles as what the function makes of the arguments."""
 
-    def __init__(
-        self,
-        cls: type[BaseException],
-        args: tuple[Any, ...],
-        state: dict[str, Any],
-        attributes: dict[str, Any],
-    ) -> None:
-        self._parts = (cls, args, state, attributes)
+    def __init__(self, make: Callable[..., BaseException], *arguments: Any) -> None:
+        self._make = make
+        self._arguments = arguments
 
     def __reduce__(self) -> Any:
-        return _make, self._parts
+        return self._make, self._arguments
 
 
 def _make(

@@ -38,6 +38,7 @@ import errno
 import functools
 import mmap
 import os
+import pickle
 import sys
 import threading
 import weakref
@@ -59,7 +60,8 @@ class Segment(NamedTuple):
 
     Attributes:
         id: what to give to ``Arena.free``; not used twice while its owner lives.
-        fd: the arena's descriptor; it is passed on, never closed by the caller.
+        fd: the arena's descriptor. The caller never closes it, and calls neither ``free`` nor
+            ``close`` before the frame that carries it was sent.
         size: bytes to map.
         spans: (offset, length) of each buffer, in the order given.
     """
@@ -176,17 +178,19 @@ class Arena:
 
     def _take(self, size: int) -> _Memory:
         """The smallest spare segment that fits without much waste, or a fresh one."""
+        rounded = _round_up(size)
+        most = rounded * LOOSE
         with self._lock:
             if self._closed:
                 raise OSError(errno.EBADF, "the arena is closed")
-            fitting = [m for m in self._spare if size <= m.size <= size * LOOSE]
+            fitting = [m for m in self._spare if size <= m.size <= most]
             if fitting:
                 best = min(fitting, key=_size_of)
                 self._spare.remove(best)
                 self._recycled += 1
                 return best
             self._fresh += 1
-        return _create(_round_up(size), self._directory)
+        return _create(rounded, self._directory)
 
     def _trim(self) -> list[_Memory]:
         """With the lock held: take away the oldest spare segments until the bounds hold."""
@@ -206,11 +210,11 @@ def _size_of(memory: _Memory) -> int:
 
 
 def _flat(buffer: Any) -> memoryview:
+    if isinstance(buffer, pickle.PickleBuffer):
+        return buffer.raw()  # any contiguous order
     view = memoryview(buffer)
     if view.ndim == 1 and view.format == "B" and view.contiguous:
         return view
-    # PickleBuffer.raw() would also take Fortran order; by here the buffers are raw already, or
-    # C-contiguous.
     return view.cast("B")
 
 

@@ -61,7 +61,10 @@ _CLASS_NOISE = frozenset(
     }
 )
 
-_TOO_MANY = 1000  # things to check: beyond, pickling is no slower than looking
+# A snapshot keeps alive what it watches. That is nothing that anybody misses (no object of the
+# user's that could hold resources is immutable in the sense of this file), as long as it is small.
+_TOO_MANY = 1000  # things, or elements of a tuple
+_TOO_BIG = 4096  # characters or bytes
 
 
 CO_OPTIMIZED = 1  # inspect's; a function's code, not the body of a class
@@ -126,14 +129,14 @@ class Snapshot:
         """Watch `value` and all it refers to; False if something in it may change unseen."""
         kind = type(value)
         if kind in _IMMUTABLE:
-            return True
+            return (kind is not str and kind is not bytes) or len(value) <= _TOO_BIG
         if id(value) in self._seen:
             return True
         if len(self._seen) > _TOO_MANY:
             return False
         self._seen[id(value)] = value  # keeps it alive too, so that its id stays its own
         if kind is tuple or kind is frozenset:
-            return all(map(self.add, value))
+            return len(value) <= _TOO_MANY and all(map(self.add, value))
         look = _LOOK.get(kind)
         if look is not None:
             return look(self, value)

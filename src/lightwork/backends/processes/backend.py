@@ -15,8 +15,8 @@ process does is given a second, then the process is ended too.
 from __future__ import annotations
 
 import contextlib
+import marshal
 import os
-import pickle
 import selectors
 import socket
 import threading
@@ -33,16 +33,18 @@ from ...wire.segments import Arena
 from ..base import Death, Parcel, Sink, WorkerOptions
 from . import calls, death, limits, page
 from .channel import Channel, News
-from .launch import Launcher, Spec, launcher
-from .worker import Config
+from .launch import Exit, Launcher, Spec, launcher, parent_only
 
 __all__ = ["ProcessBackend"]
 
 GRACE = 1.0
 """Seconds that a worker has to end when its socket has; and to be gone after that."""
 
+ANSWER = 5.0
+"""Seconds that an idle worker has to say that it leaves, when it is told to."""
+
 LEAVING = 30.0
-"""Seconds that a worker has to leave when told to: for its exit handlers and threads."""
+"""Seconds that it then has for its exit handlers, and threads that are not daemons."""
 
 SAMPLE = 0.03
 """Seconds between two looks at the memory of busy workers, if there is a limit to it."""
@@ -145,7 +147,7 @@ class ProcessBackend:
         channel = self._channels.get(worker)
         if channel is not None:
             channel.retire()
-            self._deadlines[channel] = time.monotonic() + LEAVING
+            self._deadlines[channel] = time.monotonic() + ANSWER
             self._dirty.append(channel)
             self.wake()  # for the pump to mind the deadline
 
@@ -187,15 +189,20 @@ class ProcessBackend:
                 return
             self._closed = True
             selector, self._selector = self._selector, None
-            self._alarm = None
+            alarm, self._alarm = self._alarm, None
         for channel in list(self._channels.values()):
             channel.kill("killed")
             channel.close()
         self._channels.clear()
-        if selector is not None:
+        if selector is not None and alarm is not None:
+            parent_only.difference_update(_descriptors(alarm, selector))
             selector.close()
         self._arena.close()
         self._launcher.close()
+
+    def inside(self) -> bool:
+        """See Backend. Tasks run elsewhere; the pump thread is the engine's."""
+        return False
 
     def join(self) -> None:
         """See Backend. There are no threads of ours."""
@@ -241,8 +248,9 @@ class ProcessBackend:
             self._env = limits.share_env(options.max_workers, options.native_threads)
         threads = options.native_threads or int(self._env[limits.CPU_SHARE])
         limit = options.memory_limit
-        config = Config(worker, self._initializer, self._initargs, limit, threads)
-        return Spec(_ENTRY, fds, pickle.dumps(config), tuple(self._modules), self._env)
+        # The fields of worker.Config; here nobody else needs that module.
+        config = marshal.dumps((worker, self._initializer, self._initargs, limit, threads))
+        return Spec(_ENTRY, fds, config, tuple(self._modules), self._env)
 
     def _prepare_waiting(self) -> None:
         """Make what the pump waits on. Raises OSError where descriptors are used up."""
@@ -250,6 +258,7 @@ class ProcessBackend:
             if self._selector is None and not self._closed:
                 alarm = _Alarm()
                 selector = selectors.DefaultSelector()
+                parent_only.update(_descriptors(alarm, selector))
                 selector.register(alarm.fileno(), selectors.EVENT_READ, None)
                 self._alarm, self._selector = alarm, selector
 
@@ -345,6 +354,10 @@ class ProcessBackend:
             # The process leaves by itself; nobody is to hear of it again.
             channel.failed = True
             self._sink.start_failed(channel.worker, unpack_error(news.init_error), fatal=True)
+        if news.leaving:
+            # Unasked: it has grown over its memory limit, and what it was sent waits for its end.
+            grace = LEAVING if channel.retiring else GRACE
+            self._deadlines[channel] = time.monotonic() + grace
         if news.results:
             self._sink.results(channel.worker, news.results)
 
@@ -354,7 +367,9 @@ class ProcessBackend:
             return
         now = time.monotonic()
         for channel, deadline in list(self._deadlines.items()):
-            if deadline <= now:
+            if channel.worker not in self._channels:
+                self._deadlines.pop(channel, None)  # it was told to leave when it had just ended
+            elif deadline <= now:
                 self._deadlines[channel] = now + GRACE
                 if channel.child is not None:
                     channel.child.kill()
@@ -371,20 +386,28 @@ class ProcessBackend:
                 with contextlib.suppress(KeyError, ValueError):
                     selector.unregister(part)  # type: ignore[arg-type]
         number = channel.worker
-        self._report(channel, channel.receive_last())
-        oom_kills = self._oom_kills.pop(number, None)
-        self._deadlines.pop(channel, None)
-        if not channel.failed:
-            if channel.ready or channel.kill_how is not None or channel.retiring:
-                found = death.autopsy(channel, ended, oom_kills)
-                self._channels.pop(number, None)
-                self._sink.died(number, found)
-            else:
-                error, fatal = death.start_error(channel, ended, channel.child.error)
-                self._channels.pop(number, None)
-                self._sink.start_failed(number, error, fatal=fatal)
-        self._channels.pop(number, None)
-        channel.close()
+        try:
+            self._report(channel, channel.receive_last())
+            self._bury(channel, ended, self._oom_kills.pop(number, None))
+        finally:
+            self._channels.pop(number, None)
+            self._deadlines.pop(channel, None)
+            channel.close()
+
+    def _bury(self, channel: Channel, ended: Exit, oom_kills: int | None) -> None:
+        """Report how a worker ended, once."""
+        number = channel.worker
+        if channel.failed:
+            return
+        if channel.ready or channel.kill_how is not None or channel.retiring:
+            found = death.autopsy(channel, ended, oom_kills)
+            self._channels.pop(number, None)
+            self._sink.died(number, found)
+        else:
+            assert channel.child is not None
+            error, fatal = death.start_error(channel, ended, channel.child.error)
+            self._channels.pop(number, None)
+            self._sink.start_failed(number, error, fatal=fatal)
 
     # -- the memory limit ------------------------------------------------------------------------
 
@@ -402,6 +425,12 @@ class ProcessBackend:
             if used is not None and used > limit:
                 channel.stop()
                 channel.kill("over-memory", used)
+
+
+def _descriptors(alarm: _Alarm, selector: selectors.BaseSelector) -> set[int]:
+    """What a worker that is forked straight from this process must not keep."""
+    fileno = getattr(selector, "fileno", None)
+    return {alarm.fileno()} if fileno is None else {alarm.fileno(), fileno()}
 
 
 class _Alarm:

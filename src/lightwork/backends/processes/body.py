@@ -13,8 +13,8 @@ from .launch import Spec
 __all__ = ["make_body"]
 
 
-def make_body(spec: Spec, method: str, *, preload: bool = False) -> dict[str, Any]:
-    """Describe the process that `spec` asks for; `preload`: let the server import its modules."""
+def make_body(spec: Spec, method: str, modules: Sequence[str] = ()) -> dict[str, Any]:
+    """Describe the process that `spec` asks for; `modules`: those to be imported ahead."""
     cwd: str | None
     """What the new process must know to look like this one."""
     try:
@@ -25,7 +25,7 @@ def make_body(spec: Spec, method: str, *, preload: bool = False) -> dict[str, An
         "method": method,
         "entry": spec.entry,
         "config": bytes(spec.config),
-        "modules": _importable(spec.modules) if preload else [],
+        "modules": _importable(modules),
         "env": {**os.environ, **spec.env},
         "path": search_path(),
         "argv": [str(argument) for argument in sys.argv],

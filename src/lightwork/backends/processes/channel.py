@@ -54,6 +54,7 @@ class News(NamedTuple):
     ready: bool = False
     init_error: bytes | None = None
     results: Sequence[Result] = ()
+    leaving: bool = False
 
 
 class Channel:
@@ -328,7 +329,7 @@ class Channel:
             return self._book.running(page.CHARGED, _no_barrier)
 
     def _understand(self, frames: Sequence[WireFrame]) -> News:
-        ready, init_error = False, None
+        ready, leaving, init_error = False, False, None
         results: list[Result] = []
         for frame in frames:
             if frame.kind == messages.RESULTS:
@@ -337,7 +338,9 @@ class Channel:
                 ready, self._registered = True, bool(messages.read_plain(frame.body))
             elif frame.kind == messages.INIT_FAILED:
                 init_error = messages.read_plain(frame.body)
-        return News(ready, init_error, results)
+            elif frame.kind == messages.LEAVING:
+                leaving = True
+        return News(ready, init_error, results, leaving)
 
     def _results(self, frame: WireFrame) -> list[Result]:
         fields, rest = messages.split(frame.body)

@@ -25,7 +25,7 @@ class Frame:
     """Parcels that were put into one frame.
 
     Attributes:
-        limit: what the page says of it.
+        limit: how many of its calls may start, as the page says it.
         keep: how many of its calls the worker has started, or may start: the truth.
     """
 
@@ -92,7 +92,7 @@ class Book:
     def frame(self, parcels: list[Parcel], big: bool) -> Frame:
         """Put parcels into a frame, and open the page's slot for it."""
         frame = Frame(self._serial, self._position, parcels, big)
-        self._cells[LIMIT + frame.serial % SLOTS] = frame.limit
+        self._cells[LIMIT + frame.serial % SLOTS] = 0
         self._serial += 1
         self._position += frame.calls
         self.frames.append(frame)
@@ -173,7 +173,8 @@ class Book:
         for frame in self.frames:
             limit = max(0, position - frame.base)
             if limit < frame.limit:
-                frame.limit = self._cells[LIMIT + frame.serial % SLOTS] = limit
+                frame.limit = limit
+                self._cells[LIMIT + frame.serial % SLOTS] = limit + 1
                 lowered.append(frame)
         if not lowered:
             return []
@@ -191,7 +192,7 @@ class Book:
     def stop(self, barrier: Callable[[], None]) -> None:
         """Let the worker start nothing more. It will be killed: no cut is told, nothing booked."""
         for frame in self.frames:
-            self._cells[LIMIT + frame.serial % SLOTS] = 0
+            self._cells[LIMIT + frame.serial % SLOTS] = 1
         barrier()
 
     # -- what it is at ---------------------------------------------------------------------------

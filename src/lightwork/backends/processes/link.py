@@ -14,14 +14,16 @@ import socket
 import struct
 import sys
 import threading
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from .body import search_path
 from .boot import CONTROL, SERVER_CODE, START, store
 from .limits import NATIVE_NAMES
 
-__all__ = ["Running", "check", "may_preload", "request", "stop_server", "warm"]
+__all__ = ["Running", "doubt", "harmless", "request", "stop_server", "warm"]
 
+_CLOSING = 100  # ms that the kernel may take to clear up a process that was killed
 _SEND_PATIENCE = 5  # seconds that a launch waits at most when the server is behind by hundreds
 
 
@@ -39,15 +41,16 @@ class _State:
         self.lock = threading.Lock()
         self.server: Running | None = None
         self.gone: list[int] = []  # servers that died, and are to be reaped
-        self.preload = True
+        self.doubted = False
+        self.suspects: set[str] = set()
 
 
 _state = _State()
 
 
-def may_preload() -> bool:
-    """Whether a server may import modules ahead: not after one died, perhaps of just that."""
-    return _state.preload
+def harmless(modules: Iterable[str]) -> list[str]:
+    """Those of `modules` that no server has died of."""
+    return [name for name in modules if name not in _state.suspects]
 
 
 def request(fds: list[int]) -> Running:
@@ -56,6 +59,7 @@ def request(fds: list[int]) -> Running:
     Returns which server it was sent to.
     """
     with _state.lock:
+        _drop_the_dead()
         for _ in range(2):
             if _state.server is None:
                 _state.server = _start_server()
@@ -63,25 +67,34 @@ def request(fds: list[int]) -> Running:
                 _send(_state.server.control, fds)
                 return _state.server
             except (BrokenPipeError, ConnectionResetError):
-                _mourn_server()
+                _forget_server(_CLOSING)
         raise OSError(errno.EPIPE, "the fork server ends as soon as it is started")
 
 
-def check(server: Running) -> None:
-    """Something hints that `server` has died. If so the next launch does not try it first."""
+def doubt(server: Running, suspects: Sequence[str]) -> None:
+    """Something hints that `server` has died: the next launch looks before it asks it.
+
+    `suspects`: modules that it may have died of, for it was asked to import them, and the worker
+    was never started. No server is asked again.
+    """
     with _state.lock:
-        if _state.server is server:
-            poll = select.poll()
-            poll.register(server.control, select.POLLHUP)
-            if poll.poll(0):
-                _mourn_server()
+        _state.suspects.update(suspects)
+        _state.doubted = _state.server is server
 
 
-def _mourn_server() -> None:
-    """Under the lock: the server died. It may have died of what it imported ahead, so no other
-    server is asked to import anything."""
-    _state.preload = False
-    _forget_server()
+def _drop_the_dead() -> None:
+    """Under the lock: if the server is doubted, and dead, forget it.
+
+    1. the server is killed;  2. the kernel closes its end of a status pipe, by which we learn of
+    it;  3. we send it a request, which is accepted;  4. the kernel closes its end of the control
+    socket, and the request is lost. Microseconds lie between 2 and 4, so we wait for 4 a little.
+    """
+    if _state.doubted and _state.server is not None:
+        poll = select.poll()
+        poll.register(_state.server.control, select.POLLHUP)
+        if poll.poll(_CLOSING):
+            _forget_server(_CLOSING)
+    _state.doubted = False
 
 
 def warm(entry: str) -> None:
@@ -161,8 +174,11 @@ def _above(fd: int, least: int) -> int:
     return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, least + 1)
 
 
-def _forget_server() -> None:
-    """Under the lock: drop the server, which then ends if it has not ended already."""
+def _forget_server(patience: int = 0) -> None:
+    """Under the lock: drop the server, which then ends if it has not ended already.
+
+    `patience`: milliseconds to wait for that at most, so that no zombie stays.
+    """
     if _state.server is not None:
         pid, control = _state.server
         _state.server = None
@@ -171,12 +187,15 @@ def _forget_server() -> None:
             # Not only close: a fork of this process may hold the same socket.
             sock.shutdown(socket.SHUT_RDWR)
         _state.gone.append(pid)
-    _reap_gone()
+    _reap_gone(patience)
 
 
-def _reap_gone() -> None:
+def _reap_gone(patience: int = 0) -> None:
     left = []
     for pid in _state.gone:
+        if patience:
+            with contextlib.suppress(AttributeError, OSError):
+                _wait_for_end(pid, patience)
         try:
             if os.waitpid(pid, os.WNOHANG)[0] == 0:
                 left.append(pid)
@@ -185,29 +204,29 @@ def _reap_gone() -> None:
     _state.gone = left
 
 
+def _wait_for_end(pid: int, patience: int) -> None:
+    """Wait for the end of a child that has not been reaped, so that the pid is its own."""
+    handle = os.pidfd_open(pid)
+    try:
+        poll = select.poll()
+        poll.register(handle, select.POLLIN)
+        poll.poll(patience)
+    finally:
+        os.close(handle)
+
+
 def stop_server(timeout: float = 2.0) -> None:
     """End the fork server and all its workers; the next launch starts another one.
 
     Never needed: the server ends with this process. For tests that look for what is left behind.
     Waits up to `timeout` seconds, then kills it.
     """
+    patience = max(1, round(timeout * 1000))
     with _state.lock:
-        pid = _state.server.pid if _state.server is not None else None
-        handle = -1
-        if pid is not None:
-            with contextlib.suppress(AttributeError, OSError):
-                handle = os.pidfd_open(pid)
-        _forget_server()
-        if pid not in _state.gone:
-            if handle >= 0:
-                os.close(handle)
-            return
-        if handle >= 0:
-            if not select.select([handle], [], [], timeout)[0]:
-                signal.pidfd_send_signal(handle, signal.SIGKILL)
-                select.select([handle], [], [], timeout)
-            os.close(handle)
-        _reap_gone()
+        _forget_server(patience)
+        for pid in _state.gone:
+            os.kill(pid, signal.SIGKILL)
+        _reap_gone(patience)
 
 
 def _after_fork_in_child() -> None:

@@ -35,6 +35,7 @@ __all__ = [
     "INIT_FAILED",
     "INLINE",
     "LEAVE",
+    "LEAVING",
     "LOADED",
     "PLAIN",
     "READY",
@@ -64,6 +65,7 @@ LEAVE = 4
 READY = 8  # whether it takes part in barriers
 INIT_FAILED = 9  # the packed error of the initializer
 RESULTS = 10  # Results
+LEAVING = 11
 
 # -- kinds of records in Results -----------------------------------------------------------------
 # (position, VALUE or ERROR, started, seconds, item)
@@ -88,9 +90,9 @@ INLINE = 32 * 1024
 _SHARED = 128 * 1024  # below this a copy through the socket is as fast as a mapping
 _LENGTH = struct.Struct("<I")
 
-Item = bytes | tuple[int] | tuple[int, tuple[int, ...]]
-"""Where a blob and its buffers are: here; in that segment of the frame; at that place behind the
-header, with these lengths."""
+Item = bytes | tuple[Any, ...]
+"""Where a blob and its buffers are: these bytes; (the number of a segment of the frame); (the place
+behind the header, their lengths)."""
 
 
 class Header(NamedTuple):
@@ -190,7 +192,7 @@ class Hold:
 
     def open(self, item: Item) -> tuple[Any, Sequence[Any]]:
         """Return the blob and its buffers. Raises OSError when they cannot be mapped."""
-        if type(item) is bytes:
+        if isinstance(item, bytes):
             return item, ()
         if len(item) == 1:
             views = self._map(item[0])

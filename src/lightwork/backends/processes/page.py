@@ -42,8 +42,9 @@ JOURNALED = 5
 
 # -- written by the parent -----------------------------------------------------------------------
 LIMIT = 64
-"""LIMIT + slot: how many calls of the frame in that slot may start. Only falls while the frame
-is at the worker."""
+"""LIMIT + slot: one more than how many calls of the frame in that slot may start, and 0 for all
+(which is the faster to load and to test, 20 ns a call). Only falls while the frame is at the
+worker."""
 SLOTS = 64
 
 # -- phases --------------------------------------------------------------------------------------

@@ -6,11 +6,12 @@ import contextlib
 import os
 import signal
 import threading
+from collections.abc import Sequence
 
 from .body import make_body
 from .boot import ENDED, ENDING, FAILED, MAX_FDS, RECORD, STARTED, parent_only, store
 from .launch import Child, Exit, Spec
-from .link import Running, check, may_preload, request, warm
+from .link import Running, doubt, harmless, request, warm
 
 __all__ = ["ServedChild", "ServerLauncher"]
 
@@ -29,13 +30,14 @@ class ServerLauncher:
         if len(spec.fds) > MAX_FDS:
             raise ValueError(f"a worker takes at most {MAX_FDS} descriptors")
         with contextlib.ExitStack() as stack:
+            modules = harmless(spec.modules) if self._method == "forkserver" else []
             status, status_there = os.pipe()
             stack.callback(os.close, status_there)
             try:
-                body = store(make_body(spec, self._method, preload=may_preload()))
+                body = store(make_body(spec, self._method, modules))
                 stack.callback(os.close, body)
                 server = request([status_there, body, *_outputs(stack), *spec.fds])
-                return ServedChild(status, server)
+                return ServedChild(status, server, modules)
             except BaseException:
                 os.close(status)
                 raise
@@ -60,12 +62,15 @@ def _outputs(stack: contextlib.ExitStack) -> list[int]:
 class ServedChild:
     """A child of the fork server's. See `server` for the records that tell of it."""
 
-    def __init__(self, status: int, server: Running | None = None) -> None:
+    def __init__(
+        self, status: int, server: Running | None = None, modules: Sequence[str] = ()
+    ) -> None:
         os.set_blocking(status, False)
         self.pid: int | None = None
         self.error: OSError | None = None
         self._status = status
         self._server = server
+        self._modules = modules
         self._owner = os.getpid()
         self._lock = threading.Lock()
         self._buffer = b""
@@ -112,7 +117,7 @@ class ServedChild:
                 self._going = True
                 self._exit = Exit(None, None)
                 if self._server is not None:
-                    check(self._server)
+                    doubt(self._server, self._modules if self.pid is None else ())
                 return
             self._buffer += data
             whole = len(self._buffer) // RECORD.size * RECORD.size

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import marshal
 import os
-import pickle
 import socket
 import sys
 from typing import Any, NamedTuple
@@ -35,7 +35,7 @@ _INITIALIZER = -1  # its key; those of tasks' functions are greater
 
 
 class Config(NamedTuple):
-    """What a worker is told at its start; pickled into ``launch.Spec.config``."""
+    """What a worker is told at its start; marshalled into ``launch.Spec.config``."""
 
     worker: int
     initializer: bytes | None  # a shipped function
@@ -60,7 +60,7 @@ _process: _Process | None = None
 def main(fds: list[int], config: bytes) -> None:
     """The entry of a worker process (`launch.Spec`). `fds`: the socket and the page's file."""
     global _process
-    wanted: Config = pickle.loads(config)
+    wanted = Config(*marshal.loads(config))
     sock = socket.socket(fileno=fds[0])
     shared = Page(fds[1])
     shared.watch_faults(fds[1])
@@ -83,6 +83,7 @@ def main(fds: list[int], config: bytes) -> None:
         shared.cells[PHASE] = IDLE
         _say(outbox, messages.READY, barrier.register())
         loop.run()
+        _say(outbox, messages.LEAVING, None)
     finally:
         flush_streams()
 
