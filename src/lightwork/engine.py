@@ -39,7 +39,7 @@ from .core.scheduler import Scheduler, Statistics
 from .errors import PoolClosed, TaskKilled
 from .ledger import Arrived, Entry, Ledger, Owed, Target
 from .options import TaskOptions
-from .pump import Pump, log_failure
+from .pump import Pump, log_failure, slices
 
 if TYPE_CHECKING:
     from .future import Future
@@ -254,7 +254,7 @@ class Engine:
         """Wait until the engine has ended; at once from a thread that it needs itself."""
         if threading.current_thread() is self._pump.thread or self._backend.inside():
             return self._finished.is_set()
-        if not self._finished.wait(timeout):
+        if not any(self._finished.wait(moment) for moment in slices(timeout)):
             return False
         self._pump.join()
         self._backend.join()
@@ -370,10 +370,6 @@ class Engine:
         """Free. Write what was queued, then hand out outcomes."""
         self._backend.flush()
         pump = self._pump
-        if pump.helped is None:
-            for _, action, args in owed:
-                action(*args)
-            return
         helping = pump.helper == threading.get_ident()
         for target, action, args in owed:
             if helping and target._has_listeners():
@@ -381,7 +377,7 @@ class Engine:
                 pump.stir()
             else:
                 action(*args)
-                if not helping and pump.helped is target:
+                if pump.helped is target and not helping:
                     self._backend.wake()
 
     def _damaged(self, error: BaseException) -> None:
@@ -553,6 +549,10 @@ def _after_fork_in_child() -> None:
         engine._lock = threading.RLock()  # the old one may be held by a thread that is not here
         engine._closed = f"this pool belongs to process {parent}, which forked this one"
         engine._aborted = True
+        engine._pump.forget()
+        lost = PoolClosed(engine._closed)
+        for entry in list(engine._ledger.entries.values()):
+            entry.target._orphaned(lost)
         engine._finished = threading.Event()
         engine._finished.set()
     _engines.clear()

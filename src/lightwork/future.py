@@ -10,6 +10,8 @@ from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from .pump import slices
+
 if TYPE_CHECKING:
     from .engine import Engine
 
@@ -128,7 +130,10 @@ class Future(concurrent.futures.Future[Any]):
             return timeout
         if timeout is None:
             engine.help(self, None)
-            return None
+            for moment in slices(None):
+                if moment is None or self.done():
+                    return None
+                concurrent.futures.wait([self], moment)
         until = time.monotonic() + timeout
         if timeout > 0:
             engine.help(self, timeout)
@@ -237,6 +242,12 @@ class Future(concurrent.futures.Future[Any]):
     def _has_listeners(self) -> bool:
         """Whether an outcome makes somebody's callback run."""
         return self._made_condition is not None and bool(self._done_callbacks)
+
+    def _orphaned(self, error: BaseException) -> None:
+        """In a forked child: the parent gets the outcome, we never do. Locks may be held by
+        threads that are not here, so none is asked for."""
+        self._engine = self._made_condition = None
+        self._exception, self._state = error, FINISHED
 
     def _carved(self, task: int) -> None:
         """Never called: one call is not divided. (A chunk's is.)"""

@@ -64,7 +64,8 @@ class Retry:
     Args:
         attempts: how often a task is run at most, the first time included.
         on: the exception type, or tuple of types, that is worth another attempt. A worker's
-            crash counts as ``WorkerCrashed`` and a passed time limit as ``TaskTimeout``.
+            crash counts as ``WorkerCrashed`` and a passed time limit as ``TaskTimeout`` (which
+            is a ``TimeoutError``, and so an ``OSError``).
         backoff: the waits between attempts; None for none.
     """
 

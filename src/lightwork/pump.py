@@ -25,11 +25,11 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any, Protocol
 
-__all__ = ["Pump"]
+__all__ = ["Pump", "log_failure", "slices"]
 
 LINGER = 2e-3
 """Seconds for which a caller may leave the workers unwatched between two of its waits."""
@@ -74,7 +74,8 @@ class Pump:
         self._baton = threading.Lock()
         self._wanted = False  # a caller asks for the baton
         self._helped = 0  # how often a caller has had it
-        self._stirred = threading.Event()  # ends the parking of the pump thread
+        self._recalled = False  # callers are to let go; cleared by the pump when it has the baton
+        self._stirred = threading.Event()  # wakes the pump thread from parking
         self._asleep = False  # the pump thread is parked without a time limit
         self._stopped = False
         self.thread: threading.Thread | None = None
@@ -94,9 +95,13 @@ class Pump:
             thread.join()
             self.thread = None
 
+    def forget(self) -> None:
+        """After a fork, in the child: the thread is not here, and never will be."""
+        self.thread, self._stopped = None, True
+
     def stir(self) -> None:
         """Bring the pump thread back from parking, and whoever waits out of it."""
-        self._wanted = False
+        self._recalled = True
         self._stirred.set()
         self._wake()
 
@@ -109,7 +114,8 @@ class Pump:
 
     def _hold(self) -> bool:
         with self._baton:
-            self._wanted = False
+            self._wanted = self._recalled = False
+            self._stirred.clear()
             while not self._wanted:
                 try:
                     if self._step(None):
@@ -122,23 +128,20 @@ class Pump:
     def _park(self) -> None:
         """Leave the waiting to callers, as long as they see to it."""
         stirred, baton = self._stirred, self._baton
-        while True:
+        while not self._recalled:
             helped = self._helped
-            if stirred.wait(LINGER):
+            if stirred.wait(LINGER) or self._helped != helped:
                 stirred.clear()
-                return
-            if self._helped != helped:
                 continue
             self._asleep = True
             # 1. A caller lets go of the baton before it could see `_asleep`: we see it here.
             # 2. It does so after: it sees `_asleep`, and stirs us.
-            if baton.locked():
-                stirred.wait()
-                stirred.clear()
-                self._asleep = False
-                continue
+            if not baton.locked():
+                break
+            stirred.wait()
+            stirred.clear()
             self._asleep = False
-            return
+        self._asleep = False
 
     # -- callers -------------------------------------------------------------------------------
 
@@ -149,25 +152,31 @@ class Pump:
         """
         if self.thread is None or self._stopped or not self._take_baton():
             return
-        until = None if timeout is None else time.monotonic() + timeout
         try:
             with _SignalsLater(self._wake) as interrupted:
+                # First say what is waited for, then look whether it is there: who finishes it
+                # does so first, and then looks whether somebody is to be woken (Engine._after).
                 self.helper, self.helped = threading.get_ident(), future
-                while not (future.done() or interrupted or self._stirred.is_set()):
-                    left = None if until is None else until - time.monotonic()
-                    if left is not None and left <= 0:
-                        break
-                    if self._step(left):
-                        self._stirred.set()
-        except BaseException as error:
-            self._failed(error)
-            raise
+                self._wait_for(future, timeout, interrupted)
         finally:
             self.helper = self.helped = None
             self._helped += 1
             self._baton.release()
-            if self._asleep:
+            if self._asleep or self._recalled:
                 self._stirred.set()
+
+    def _wait_for(self, future: _Waiting, timeout: float | None, interrupted: list[Any]) -> None:
+        until = None if timeout is None else time.monotonic() + timeout
+        try:
+            while not (future.done() or interrupted or self._recalled):
+                left = None if until is None else until - time.monotonic()
+                if left is not None and left <= 0:
+                    break
+                if self._step(left):
+                    self._recalled = True
+        except BaseException as error:
+            self._failed(error)
+            raise
 
     def _take_baton(self) -> bool:
         if self._baton.acquire(blocking=False):
@@ -177,6 +186,25 @@ class Pump:
         self._wanted = True
         self._wake()
         return self._baton.acquire(timeout=HANDOVER)
+
+
+SLICE = 0.5
+"""Seconds for which the main thread sleeps on a lock at most."""
+
+
+def slices(timeout: float | None) -> Iterator[float | None]:
+    """Divide a wait on a lock: yields how long to wait next, until `timeout` is over.
+
+    CPython can lose the wake-up of a signal that arrives as the main thread begins to wait on a
+    lock: Ctrl-C is noted, and nobody looks. So the main thread looks up from time to time.
+    """
+    main = threading.get_ident() == threading.main_thread().ident
+    until = None if timeout is None else time.monotonic() + timeout
+    while True:
+        left = None if until is None else max(0.0, until - time.monotonic())
+        yield min(SLICE, SLICE if left is None else left) if main else left
+        if until is not None and time.monotonic() >= until:
+            return
 
 
 class _SignalsLater:

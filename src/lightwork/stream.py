@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .errors import CannotPickle, PoolBroken, PoolClosed
 from .future import Failure
+from .pump import slices
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -108,6 +109,12 @@ class Chunk:
     def _cancelled(self, lo: int, hi: int) -> None:
         errors: dict[int, BaseException] = {at: CancelledError() for at in range(lo, hi)}
         self._settle(lo, [None] * (hi - lo), errors, (0, None, 0.0, 0.0), 0.0)
+
+    def _orphaned(self, error: BaseException) -> None:
+        stream = self.stream
+        stream._arrived = threading.Condition(threading.Lock())
+        stream._feeding = threading.Lock()
+        stream._items, stream._input_error, stream._ahead = None, error, 0
 
     def _has_listeners(self) -> bool:
         return self.stream._alone  # then what arrives makes it read its inputs
@@ -369,7 +376,7 @@ class Stream:
                 if self._news == seen:  # else something came between looking and locking
                     self._waiting = True
                     try:
-                        self._arrived.wait(timeout)
+                        self._arrived.wait(next(slices(timeout)))
                     finally:
                         self._waiting = False
 

@@ -11,11 +11,10 @@ from pathlib import Path
 import pytest
 
 from lightwork.backends.processes import link
-from lightwork.backends.processes.launch import Spec
 from lightwork.backends.processes.limits import NATIVE_NAMES
 from tests.scripts import run_script
 
-from .launching import Talker, alive, answer, entry, of, run, until_started, wait_for
+from .launching import Talker, alive, answer, of, run, until_started
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs /proc")
 ONE_THREAD = dict.fromkeys(NATIVE_NAMES, "1")
@@ -215,13 +214,7 @@ def test_a_server_with_threads_from_the_start_does_not_fork(tmp_path: Path) -> N
         print(answer("forkserver", "look_around")["threads"])
         """,
         env={"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])},
+        flags=("-W", "error"),
     )
     assert ran.err == ""
     assert ran.out.split() == ["5", "2"]  # a fresh interpreter, with a thread of its own
-
-
-def test_the_server_does_not_write_to_files_of_the_parents(tmp_path: Path) -> None:
-    """What a worker has not flushed is written once, not by each that is forked later."""
-    with of("forkserver") as one:
-        for _ in range(3):
-            assert wait_for(one.launch(Spec(entry("nothing")))).exitcode == 0

@@ -70,7 +70,12 @@ def store(content: dict[str, Any]) -> int:
 
 
 def execute_server(start: dict[str, Any], keep: Sequence[int]) -> NoReturn:
-    """Replace this process by a server that begins with `start`, and has the descriptors `keep`."""
+    """Replace this process by a server that begins with `start`, and has the descriptors `keep`.
+
+    START is free for it: whatever has that number in a server is its own wake-up pipe, the first
+    thing that it opens.
+    """
+    assert START not in keep
     for fd in keep:
         os.set_inheritable(fd, True)
     fd = store(start)

@@ -69,6 +69,7 @@ _FAULT = _PAGE_SIZE + _JOURNAL_SIZE
 _FAULT_SIZE = 64 * 1024  # more than this of a stack is not shown
 _SIZE = _FAULT + _FAULT_SIZE
 _LENGTH = struct.Struct("<q")
+_HERE = f'File "{os.path.dirname(os.path.abspath(__file__))}{os.sep}'
 
 
 def create() -> int:
@@ -145,6 +146,10 @@ class Page:
         return records
 
     def read_fault(self) -> str:
-        """What faulthandler wrote, or ""."""
-        text = bytes(self._bytes[_FAULT:_SIZE])
-        return text.rstrip(b"\0").decode("utf-8", "replace")
+        """What faulthandler wrote, without the lines about our own code; or ""."""
+        text = bytes(self._bytes[_FAULT:_SIZE]).rstrip(b"\0").decode("utf-8", "replace")
+        return "".join([line for line in text.splitlines(True) if not _is_ours(line)])
+
+
+def _is_ours(line: str) -> bool:
+    return _HERE in line or 'File "<string>", line 1 in <module>' in line

@@ -31,6 +31,7 @@ import select
 import signal
 import socket
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, NoReturn
 
@@ -54,6 +55,7 @@ __all__ = ["main"]
 running = False
 """Whether this process is a server: then it must not start pools of its own."""
 
+_SETTLING = 100  # ms without a request after which the first rush is over
 _GETPPID_INTERVAL = 1000  # ms; only where there is no pidfd
 
 
@@ -105,7 +107,7 @@ class _Server:
             self._serve(_Request.of(self.start["pending"]))
         self._reap()
         while self._step():
-            if not self.settled and not self.poll.poll(0):
+            if not self.settled and not self.poll.poll(_SETTLING):
                 # The first workers did not wait for this; later ones have it for nothing.
                 self.settled = True
                 _import("cloudpickle")
@@ -218,7 +220,10 @@ class _Server:
                 stream.flush()
         gc.freeze()
         try:
-            pid = os.fork()
+            with warnings.catch_warnings():
+                # Python 3.12 warns of threads; a fork that only executes is safe with them.
+                warnings.simplefilter("ignore", DeprecationWarning)
+                pid = os.fork()
         except OSError as error:
             self._fail(request.status, error.errno or 0)
         else:
