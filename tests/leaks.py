@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 import threading
 import time
 from pathlib import Path
@@ -126,9 +127,16 @@ def _difference(before: Snapshot, now: Snapshot) -> list[str]:
 
 
 def _is_ours(name: str) -> bool:
-    """Whether no process unrelated to us holds a file of /dev/shm: other programs use it too."""
+    """Whether a file of /dev/shm may be ours: other programs use it, too.
+
+    It is not if an unrelated process holds it, or if its name has the number of a process (as
+    those of joblib and multiprocessing's semaphores have), and that is not of our family.
+    """
     path = str(_SHM / name)
     related = {os.getpid(), *(one.pid for one in descendants(os.getpid()))}
+    numbers = {int(one) for one in re.findall(r"(?<![0-9a-f])\d{3,7}(?![0-9a-f])", name)}
+    if numbers and not numbers & related:
+        return False
     for one in _processes():
         if one.pid not in related and path in _read(Path("/proc", str(one.pid), "maps")):
             return False

@@ -286,6 +286,8 @@ class Engine:
         arrived: list[Arrived] = []
         seconds, calls = 0.0, 0
         with self._lock:
+            if self._aborted:
+                return  # everything was settled then
             entries = self._ledger.entries
             try:
                 for result in results:

@@ -13,11 +13,11 @@ from .interpreter import Program, program
 KINDS = ("processes", "threads")
 
 SIX = """
-import sys, time
+import os, sys, time
 from lightwork import Pool
 
 def work(n):
-    print("working", flush=True)
+    os.write(1, b"working\\n")  # in one piece, unlike print
     time.sleep(60)
 
 {wrap}
@@ -135,11 +135,11 @@ def test_ctrl_c_at_any_moment_of_the_start(delay: float, tmp_path: Path) -> None
 def test_ctrl_c_that_is_caught(tmp_path: Path) -> None:
     """A program may go on after it: finished results are kept, and a new pool works."""
     source = """
-    import time
+    import os, time
     from lightwork import Pool
     def work(n):
         if n >= 4:
-            print("working", flush=True)
+            os.write(1, b"working\\n")
             time.sleep(60)
         return n
     kept = []
@@ -154,8 +154,8 @@ def test_ctrl_c_that_is_caught(tmp_path: Path) -> None:
     """
     with program(source, tmp_path) as one:
         assert one.line() == "working"
-        one.line()
-        time.sleep(0.05)
+        assert one.line() == "working"
+        time.sleep(0.3)  # what was finished has been handed over by now
         one.interrupt()
         done = one.finish(20).fine()
         assert done.out.splitlines() == ["caught [0, 1, 2, 3]", "45"]
@@ -165,12 +165,12 @@ def test_ctrl_c_that_is_caught(tmp_path: Path) -> None:
 def test_sigterm_drains(tmp_path: Path) -> None:
     """What runs is finished, what has not started is not, and the status says so."""
     source = """
-    import time
+    import os, time
     from lightwork import Pool
     def work(n):
-        print("start", n, flush=True)
+        os.write(1, f"start {n}\\n".encode())
         time.sleep(0.5)
-        print("finish", n, flush=True)
+        os.write(1, f"finish {n}\\n".encode())
     with Pool("processes", 2) as pool:
         list(pool.map(work, range(50)))
     """

@@ -83,6 +83,7 @@ def test_no_descriptors(stage: str, tmp_path: Path) -> None:
             lines = out.splitlines()
             assert status == 0, (spare, out, err)
             assert lines[-2:] == ["worked", "end 1"], (spare, out, err)
+            assert "Traceback" not in err, (spare, err)
             assert not one.others(), spare
 
 

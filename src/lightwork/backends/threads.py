@@ -269,7 +269,13 @@ class ThreadBackend:
         last = clock()
         inbox = state.inbox
         while True:
-            parcel = inbox.get()
+            try:
+                parcel = inbox.get_nowait()
+            except Empty:
+                # Whatever emptied the inbox, nothing is held back while we wait.
+                self._answer_for(state)
+                self.flush()
+                parcel = inbox.get()
             if parcel is _NUDGE:
                 self._sink.nudged()
                 continue
@@ -281,7 +287,7 @@ class ThreadBackend:
             hurry = not parcel.tiny  # who knows how long the next one takes
             parcel = None  # do not keep the arguments alive while waiting
             now = clock()
-            if hurry or inbox.empty() or now - last >= FLUSH:
+            if hurry or now - last >= FLUSH:
                 last = now
                 self._answer_for(state)
                 self.flush()

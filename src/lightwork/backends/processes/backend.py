@@ -169,7 +169,11 @@ class ProcessBackend:
                 channel = self._dirty.popleft()
             except IndexError:
                 return
-            self._flush(channel)
+            try:
+                self._flush(channel)
+            except BaseException:
+                self.wake()  # Ctrl-C: the pump looks at all of them
+                raise
 
     def _flush(self, channel: Channel) -> None:
         if channel.flush():
@@ -220,10 +224,13 @@ class ProcessBackend:
         try:
             self._prepare_waiting()
             self._spawn(channel)
-        except OSError as error:
+        except BaseException as error:
             self._channels.pop(number, None)
             self._oom_kills.pop(number, None)
-            self._sink.start_failed(number, error, fatal=False)
+            refused = isinstance(error, OSError) or not isinstance(error, Exception)
+            self._sink.start_failed(number, error, fatal=not refused)
+            if not isinstance(error, Exception):
+                raise  # Ctrl-C in the thread that starts it: the next try is another's
             return
         self._arrivals.append(channel)
         self.wake()

@@ -89,6 +89,7 @@ class Channel:
         self._flushing = False
         self._full = False  # the socket is: the pump waits until it is writable
         self._closed = False
+        self._released = False
         self._leave_sent = False
         self._known: OrderedDict[int, int] = OrderedDict()  # function key -> bytes
         self._known_bytes = 0
@@ -170,30 +171,35 @@ class Channel:
         # No work is left behind: 1. A finds nothing more to do, under the lock, and in the same
         # breath stops being the one who flushes. 2. B adds work under the lock: before that, and
         # A finds it; or after, and B sees that nobody flushes, and does it.
-        with self._lock:
-            if self._flushing or self._outbox is None:
-                return False
-            self._flushing = True
-        while True:
+        mine = False
+        try:
             with self._lock:
-                job = None if self._full or self._closed else self._next_job()
-                if job is None:
-                    self._flushing = False
-                    closed = self._closed
-                    break
-            try:
+                if self._flushing or self._outbox is None:
+                    return False
+                mine = self._flushing = True
+            while (job := self._job_or_stop()) is not None:
                 job()
-            except BaseException:
-                # Ctrl-C, or no memory: who knows what was written. Nothing is lost when the
-                # worker goes; all would be if it waited for a frame that never comes.
-                with self._lock:
-                    self._flushing = False
+        except BaseException:
+            # Ctrl-C, or no memory: who knows what was written. Nothing is lost when the worker
+            # goes; all would be if it waited for a frame that never comes.
+            if mine:
+                self._flushing = False
                 if self.child is not None:
                     self.child.kill()
-                raise
-        if closed:
-            self._release()
+            raise
         return self._full
+
+    def _job_or_stop(self) -> Callable[[], None] | None:
+        """What to write next; None, and this thread is no more the one who flushes."""
+        with self._lock:
+            if self._closed:
+                job = None if self._released else self._release
+                self._released = True
+            else:
+                job = None if self._full else self._next_job()
+            if job is None:
+                self._flushing = False
+            return job
 
     def writable(self) -> bool:
         """The socket takes more now. Returns True if it is full again."""
@@ -387,8 +393,8 @@ class Channel:
             self._book = None
             # 1. A writes to the socket. 2. We close it. 3. Its number is given to another file.
             # 4. A writes to that. So while somebody flushes, closing is left to them.
-            flushing = self._flushing
-        if not flushing:
+            mine = self._released = not self._flushing
+        if mine:
             self._release()
 
     def _release(self) -> None:

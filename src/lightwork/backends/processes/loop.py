@@ -22,12 +22,10 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-import sys
 import time
-import traceback
 from collections import deque
 from functools import partial
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 from ...errors import LightworkError
 from ...wire.frames import Frame, Inbox, Outbox
@@ -36,6 +34,7 @@ from ...wire.pickling import Packed, pack, unpack
 from ...wire.remote import pack_error
 from . import messages
 from .answers import FLUSH, Answers
+from .endings import flush_streams, leave_fork
 from .limits import resident_bytes
 from .messages import EACH, ERROR, LOADED, PLAIN, SINGLE, STAR, TIMED, TINY, VALUE, Header, Hold
 from .page import (
@@ -115,7 +114,11 @@ class Loop:
                     task = None
                     if work and time.monotonic() - self._answers.last_flush >= FLUSH:
                         self._answers.flush_group()
-                else:
+                    continue
+                if time.monotonic() - self._answers.last_flush < FLUSH:
+                    # The socket may hold more: then what there is to say can wait a little.
+                    self._receive(wait=False)
+                if not work:
                     self._answers.flush()
                     flush_streams()
                     self._receive(wait=True)
@@ -124,7 +127,7 @@ class Loop:
         except ValueError:
             # The page was released under us: see `worker.py`, on forks.
             if os.getpid() != self._pid:
-                _leave_fork(None)
+                leave_fork(None)
             raise
         self._answers.flush()
 
@@ -269,7 +272,7 @@ class Loop:
         # What the call leaves behind may have a __del__ that ends us: it is still its call's.
         args = kwargs = value = None  # type: ignore[assignment]
         if os.getpid() != self._pid:
-            _leave_fork(None)
+            leave_fork(None)
         if position == self._last:
             # Said in the same breath as the result, though a few lines of ours are still to come:
             # the page's limit is not looked at again.
@@ -313,7 +316,7 @@ class Loop:
     def _problem(self, error: BaseException) -> Packed:
         """An error of the user's as bytes."""
         if os.getpid() != self._pid:
-            _leave_fork(error)
+            leave_fork(error)
         return Packed(pack_error(error), (), True)
 
     def _after_answer(self) -> None:
@@ -443,7 +446,7 @@ class Loop:
     def _close(self, group: _Group, position: int) -> None:
         """Hand a group's results on; `position`: of the next call, where it begins anew."""
         if os.getpid() != self._pid:
-            _leave_fork(None)
+            leave_fork(None)
         if group.values:
             self._answers.add_group(group.first, group.started, group.values[:], group.others)
         group.restart(position)
@@ -493,28 +496,3 @@ def _runs(parcels: tuple[Parcel, ...]) -> list[list[Parcel]]:
             runs.append([parcel])
         joining = single
     return runs
-
-
-def flush_streams() -> None:
-    """Let what the user's code has printed be seen. Its streams may be anything."""
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(Exception):
-            stream.flush()
-
-
-def _leave_fork(error: BaseException | None) -> NoReturn:
-    """A process that a task forked came back into our loop: it must not go on in it."""
-    code = 0
-    if isinstance(error, SystemExit):
-        code = error.code if isinstance(error.code, int) else int(error.code is not None)
-    elif error is not None and not _released(error):
-        code = 1
-        with contextlib.suppress(BaseException):
-            traceback.print_exception(error)
-    flush_streams()
-    os._exit(code & 0xFF)
-
-
-def _released(error: BaseException) -> bool:
-    """Whether it is the page that was taken from us after the fork."""
-    return isinstance(error, ValueError) and "released memoryview" in str(error)

@@ -3,7 +3,7 @@
 What the user's code may do to the process, and what becomes of it:
 
 * It forks. The child must not touch our socket and page: the fork hook closes them, and whatever
-  comes back into the loop there finds the page released, and ends (`loop._leave_fork`).
+  comes back into the loop there finds the page released, and ends (`endings.leave_fork`).
 * It closes our descriptors: we cannot answer, and end; its call is charged. The page is a mapping
   and survives.
 * It ends the process, or hangs: the parent sees to that.
@@ -26,7 +26,8 @@ from ...wire.pickling import unpack
 from ...wire.remote import pack_error
 from . import barrier, messages
 from .answers import LOST_PARENT
-from .loop import Loop, flush_streams
+from .endings import flush_streams
+from .loop import Loop
 from .page import IDLE, INITIALIZING, PHASE, Page
 
 __all__ = ["Config", "main", "where"]
