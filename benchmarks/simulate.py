@@ -1,6 +1,8 @@
 """Simulate a pool of up to ten thousand workers, in virtual time, on the real scheduler.
 
-    python benchmarks/simulate.py                        a table of scenarios, in under a minute
+::
+
+    python benchmarks/simulate.py                 # a table of scenarios, in under a minute
     python benchmarks/simulate.py --workers 10000 --tasks 1000000 --times heavy
 
 For each it prints the makespan against the bound max(total / workers, longest), below which no

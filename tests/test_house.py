@@ -28,18 +28,23 @@ MAY_IMPORT: dict[str, set[str]] = {
     "wire": BASE,
     "backends.base": {"core"},
     "blame": {"backends.base", *BASE},
-    "future": {"errors"},
+    "future": {"errors", "pump"},
+    "pump": set(),  # who waits; knows nothing of what for
+    "backends.local": set(),  # calls that run in this very process
     "observe": BASE,
-    **{f"backends.{one}": {*BASE, "core", "wire", "backends.base", "current"} for one in BACKENDS},
+    **{
+        f"backends.{one}": {*BASE, "core", "wire", "backends.base", "backends.local", "current"}
+        for one in BACKENDS
+    },
     "ledger": ENGINE,  # what the engine knows of its tasks
-    "engine": {*ENGINE, "ledger"},
+    "engine": {*ENGINE, "ledger", "pump"},
     "exits": {"engine"},
-    "stream": {*BASE, "engine", "future"},
+    "stream": {*BASE, "engine", "future", "pump"},
     "journal": BASE,
     "router": {*ENGINE, "engine", "measure.model"},
     # The one place of assembly. Backends are loaded by name; what counts CPUs is no backend.
     "pool": {*ENGINE, "engine", "exits", "journal", "router", "stream", "backends.processes"},
-    "testing": {*BASE, "backends.base", "backends.serial", "core"},
+    "testing": {*BASE, "backends.base", "backends.local", "backends.serial", "core"},
     "measure.model": BASE,
     "measure": {*BASE, "measure.model", *PUBLIC},
     "share": BASE,

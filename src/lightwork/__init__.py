@@ -11,12 +11,11 @@ Names are loaded on first use, since worker processes import this package too.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # as in `typing`, which would be most of the time that this import takes
 if TYPE_CHECKING:
     from concurrent.futures import ALL_COMPLETED as ALL_COMPLETED
     from concurrent.futures import FIRST_COMPLETED, FIRST_EXCEPTION, as_completed, wait
+    from typing import Any
 
     from .current import Task, current_task
     from .errors import (
@@ -108,6 +107,8 @@ def __getattr__(name: str) -> Any:
     home = _HOME.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
     value = getattr(importlib.import_module(home), name)
     globals()[name] = value
     return value

@@ -37,13 +37,13 @@ from .core import events as ev
 from .core.retry import FamilyPolicy
 from .core.scheduler import Scheduler, Statistics
 from .errors import PoolClosed, TaskKilled
-from .ledger import Arrived, Entry, Ledger, Owed, Target
+from .ledger import Arrived, Entry, Ledger, Owed
 from .options import TaskOptions
 from .pump import Pump, log_failure, slices
 
 if TYPE_CHECKING:
     from .future import Future
-    from .stream import Stream
+    from .stream import Chunk, Stream
 
 __all__ = ["Engine", "live_engines"]
 
@@ -159,31 +159,44 @@ class Engine:
         """Seconds that a call of this family is expected to take; None while unknown."""
         return self._scheduler.expected(family)
 
-    def submit(self, call: Any, target: Target, family: int, index: int | None = None) -> int:
-        """Accept a task; return its number. Raises PoolClosed and PoolBroken."""
+    def submit(self, call: Any, future: Future, family: int) -> None:
+        """Accept one call for its future. Raises PoolClosed and PoolBroken."""
         with self._lock:
             if self._closed is not None:
                 self._refuse()
-            scheduler = self._scheduler
-            task = scheduler.new_task()
-            if index is None:
-                index = self._submitted
-                self._submitted += 1
-                target._index = index  # type: ignore[attr-defined]
-            target._task = task  # type: ignore[attr-defined]
+            future._call = call
+            future._family = family
+            future._index = self._submitted
+            self._submitted += 1
+            owed = self._accept(future, family, 1)
+        if owed is not None:
+            self._after(owed)
+
+    def submit_chunk(self, call: Any, chunk: Chunk, family: int, index: int) -> None:
+        """Accept calls of a map, the first of which is item `index`. Raises as `submit`."""
+        with self._lock:
+            if self._closed is not None:
+                self._refuse()
             calls = call.calls
-            self._ledger.entries[task] = Entry(call, target, family, index, 0, calls)
-            try:
-                commands = scheduler.handle(ev.Submitted(task, family, calls), self._clock())
-                if not commands:
-                    return task
-                self._carry_out(commands)
-            except BaseException as error:
-                self._damaged(error)
-                raise
-            owed = self._leave()
-        self._after(owed)
-        return task
+            owed = self._accept(Entry(call, chunk, family, index, 0, calls), family, calls)
+        if owed is not None:
+            self._after(owed)
+
+    def _accept(self, entry: Entry | Future, family: int, calls: int) -> Owed | None:
+        """Locked. Returns what `_after` is to do, if anything."""
+        scheduler = self._scheduler
+        task = scheduler.new_task()
+        self._ledger.entries[task] = entry
+        entry._target._carved(task)
+        try:
+            commands = scheduler.handle(ev.Submitted(task, family, calls), self._clock())
+            if not commands:
+                return None
+            self._carry_out(commands)
+        except BaseException as error:
+            self._damaged(error)
+            raise
+        return self._leave()
 
     def cancel(self, tasks: Iterable[int]) -> None:
         """Let these tasks not start, as far as they have not."""
@@ -201,9 +214,9 @@ class Engine:
         """Whether a worker is at this task now."""
         with self._lock:
             entry = self._ledger.entries.get(task)
-            if entry is None or entry.worker is None or entry.worker not in self._alive:
+            if entry is None or entry._worker is None or entry._worker not in self._alive:
                 return False
-            running = self._backend.inspect(entry.worker)
+            running = self._backend.inspect(entry._worker)
             return running is not None and running.task == task
 
     def resize(self, workers: int) -> None:
@@ -235,10 +248,11 @@ class Engine:
         """End everything now: kill all workers, whatever they do. Does not wait.
 
         Does not depend on the scheduler, whose state an interrupt may have left half changed.
+        Another interrupt may end it half-way: called again, it goes on with what is left.
         """
         with self._lock:
             self._closed = self._closed or why
-            if self._aborted or self._finished.is_set():
+            if self._finished.is_set():
                 return
             self._aborted = True
             self._ledger.abandon(TaskKilled(f"{why}, and its workers were ended"))
@@ -298,7 +312,7 @@ class Engine:
                     seconds += spent
                     calls += hi - lo
                     held = self._offer(worker, entry, result) if errors else None
-                    if held and entry.open == 0:
+                    if held and entry._open == 0:
                         entries.pop(task, None)
                     answers.append(ev.Answer(task, attempt, hi))
                     arrived.append(Arrived(entry, result, held))
@@ -404,28 +418,26 @@ class Engine:
         worker = command.worker
         entries, families = self._ledger.entries, self._ledger.families
         known = -1
-        tiny = timed = exact = False
+        flags = (False, False, False)  # timed, tiny, exact
         parcels = []
         for task, attempt, lo, hi in command.parts:
             entry = entries[task]
-            entry.worker = worker
-            family = entry.family
+            entry._worker = worker
+            family = entry._family
             if family != known:
                 known = family
                 options = families[family]
                 mean = self._scheduler.expected(family)
                 tiny = mean is not None and mean < TINY and not options.exact
-                timed, exact = options.timeout is not None, options.exact
+                flags = (options.timeout is not None, tiny, options.exact)
             parcels.append(
-                Parcel(
-                    task, attempt, lo, hi, entry.base, entry.index, entry.call, timed, tiny, exact
-                )
+                Parcel(task, attempt, lo, hi, entry._base, entry._index, entry._call, *flags)
             )
         self._backend.send(worker, parcels)
 
-    def _offer(self, worker: int, entry: Entry, result: Result) -> set[int] | None:
+    def _offer(self, worker: int, entry: Entry | Future, result: Result) -> set[int] | None:
         """Locked. Ask the scheduler about each error that the policy may retry."""
-        retry = self._ledger.families[entry.family].retry
+        retry = self._ledger.families[entry._family].retry
         errors = result.errors
         if retry is None or not errors:
             return None
@@ -554,7 +566,7 @@ def _after_fork_in_child() -> None:
         engine._pump.forget()
         lost = PoolClosed(engine._closed)
         for entry in list(engine._ledger.entries.values()):
-            entry.target._orphaned(lost)
+            entry._target._orphaned(lost)
         engine._finished = threading.Event()
         engine._finished.set()
     _engines.clear()

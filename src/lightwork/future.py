@@ -84,8 +84,16 @@ class Future(concurrent.futures.Future[Any]):
 
     _engine: Engine | None = None
     _task: int = -1
+    _fn: Callable[..., Any] | None = None
+    _args: tuple[Any, ...] = ()
+    _kwargs: dict[str, Any] | None = None
+    # As ``ledger.Entry`` has them
+    _call: Any = None
+    _family: int = -1
     _index: int = -1
-    _what: tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]] | None = None
+    _base = 0
+    _open = 1
+    _worker: int | None = None
     _submitted: float = 0.0
     _finished: float | None = None
     _run: tuple[int, int | None, float, float] | None = None  # attempt, worker, started, seconds
@@ -134,6 +142,7 @@ class Future(concurrent.futures.Future[Any]):
                 if moment is None or self.done():
                     return None
                 concurrent.futures.wait([self], moment)
+            return None
         until = time.monotonic() + timeout
         if timeout > 0:
             engine.help(self, timeout)
@@ -224,7 +233,7 @@ class Future(concurrent.futures.Future[Any]):
         """Take the outcome. Called once, without any lock of ours."""
         self._run = run
         self._finished = now
-        self._engine = self._what = None  # the arguments are not held longer than needed
+        self._forget()
         try:
             if errors:
                 self.set_exception(errors[lo])
@@ -235,7 +244,7 @@ class Future(concurrent.futures.Future[Any]):
 
     def _cancelled(self, lo: int, hi: int) -> None:
         """The engine confirms: it was not started, and never will be."""
-        self._engine = self._what = None
+        self._forget()
         if super().cancel():
             self.set_running_or_notify_cancel()
 
@@ -249,13 +258,22 @@ class Future(concurrent.futures.Future[Any]):
         self._engine = self._made_condition = None
         self._exception, self._state = error, FINISHED
 
+    @property
+    def _target(self) -> Future:
+        return self
+
+    def _forget(self) -> None:
+        """Hold the arguments no longer than needed."""
+        self._engine = self._call = self._fn = self._kwargs = None
+        self._args = ()
+
     def _carved(self, task: int) -> None:
-        """Never called: one call is not divided. (A chunk's is.)"""
+        """It is this task. (Of a chunk, more may be made.)"""
+        self._task = task
 
     def _describe(self, offset: int) -> tuple[Callable[..., Any], object, int]:
         """The function, its arguments and the index of the call, for the text of an error."""
-        fn, args, kwargs = self._what or (_gone, (), {})
-        return fn, (args, kwargs), self._index
+        return self._fn or _gone, (self._args, self._kwargs or {}), self._index
 
 
 def _gone() -> None:

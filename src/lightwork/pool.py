@@ -154,7 +154,9 @@ class Pool(concurrent.futures.Executor):
         engine = self._engine
         future = Future()
         future._engine = engine
-        future._what = (fn, args, kwargs)
+        future._fn = fn
+        future._args = args
+        future._kwargs = kwargs
         future._submitted = time.monotonic()
         family = self._families.get(getattr(fn, "__code__", fn.__class__))
         if family is None:
@@ -189,7 +191,7 @@ class Pool(concurrent.futures.Executor):
             families[key] = family
         return family
 
-    def map(  # type: ignore[override]
+    def map(
         self,
         fn: Callable[..., Any],
         /,

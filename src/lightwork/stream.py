@@ -72,8 +72,6 @@ class Chunk:
     """Consecutive items of a map, submitted as one task. The engine's target."""
 
     __slots__ = (
-        "_index",
-        "_task",
         "items",
         "left",
         "next",
@@ -92,8 +90,7 @@ class Chunk:
         self.next = 0  # items handed out
         self.left = len(items)  # items without an outcome
         self.pieces: dict[int, Piece] = {}  # by the position of their first item
-        self.tasks: list[int] = []
-        self._task = self._index = -1
+        self.tasks: list[int] = []  # it, and what was carved out of it
 
     def _settle(
         self,
@@ -306,7 +303,7 @@ class Stream:
         chunk = Chunk(self, start, items, getattr(call, "size", 0))
         self._add(chunk)
         try:
-            chunk.tasks.append(self._engine.submit(call, chunk, self._family, start))
+            self._engine.submit_chunk(call, chunk, self._family, start)
         except (PoolClosed, PoolBroken) as error:
             errors: dict[int, BaseException] = dict.fromkeys(range(len(items)), error)
             chunk._settle(0, [None] * len(items), errors, (0, None, 0.0, 0.0), time.monotonic())
@@ -470,7 +467,7 @@ def _lists(stream: Stream, bar: Any) -> Generator[Iterable[Any], None, None]:
             if piece is END:
                 break
             values, error = stream.outcomes(piece)  # type: ignore[arg-type]
-            piece = None  # type: ignore[assignment]
+            piece = None
             yield _handing_over(values)
             values = ()
             if error is not None:

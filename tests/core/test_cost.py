@@ -84,7 +84,9 @@ class Pool:
                 self.parts.setdefault(command.worker, []).extend(command.parts)
             elif isinstance(command, do.TakeBack):
                 reply = ev.TakenBack(command.worker, [])
-                self.steps += self.count(lambda: waiting.extend(self.scheduler.handle(reply, self.now)))
+                self.steps += self.count(
+                    lambda: waiting.extend(self.scheduler.handle(reply, self.now))
+                )
 
     def cost(self, what: Callable[[], object], times: int = 20) -> float:
         """Steps of `what`, on average."""

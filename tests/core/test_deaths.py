@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
 from lightwork.core import commands as do
 from lightwork.core import events as ev
 from lightwork.core.commands import Part
+from lightwork.core.retry import FamilyPolicy
+from lightwork.core.scheduler import Scheduler
 from tests.core.test_dispatch import known, occupy, release, running, sent
 from tests.core.world import World, only
 
@@ -74,7 +78,9 @@ def test_a_chunk_loses_the_call_that_crashed_and_nothing_else() -> None:
     (carve,) = only(said, do.Carve)
     assert (carve.task, carve.lo, carve.hi) == (task, 6, 10)
     world.finish()
-    assert [world.outcome[task, at] for at in range(10)] == ["done"] * 5 + ["crashed"] + ["done"] * 4
+    assert [world.outcome[task, at] for at in range(10)] == ["done"] * 5 + ["crashed"] + [
+        "done"
+    ] * 4
 
 
 @pytest.mark.parametrize("at", [0, 4, 9])
@@ -192,7 +198,9 @@ def test_a_call_that_ends_at_the_last_moment_has_ended_well() -> None:
     world.report(worker)
     said = world.die(worker)
     assert ends(said) == []
-    assert world.outcome == {(task, 0): "done"} | {k: v for k, v in world.outcome.items() if k[0] != task}
+    assert world.outcome == {(task, 0): "done"} | {
+        k: v for k, v in world.outcome.items() if k[0] != task
+    }
 
 
 def test_who_was_told_to_die_for_one_call_is_not_charged_with_another() -> None:
@@ -252,7 +260,7 @@ def test_what_ended_in_time_leaves_no_look_behind() -> None:
 
 def test_kill_ends_a_running_call_and_its_worker() -> None:
     world = known(2, 1e-4)
-    first, second = occupy(world)
+    first, _ = occupy(world)
     tasks = [world.submit(1) for _ in range(2)] + [world.submit() for _ in range(4)]
     release(world, first)
     assert sent(world, first) == tasks[:1]
@@ -376,7 +384,13 @@ def test_cancel_takes_back_what_has_not_started() -> None:
     assert sent(world, worker)[:2] == tasks[:2]
     assert ends(world.cancel(tasks[0])) == []
     world.finish()
-    assert [world.outcome[task, 0] for task in tasks] == ["done", "done", "cancelled", "done", "done"]
+    assert [world.outcome[task, 0] for task in tasks] == [
+        "done",
+        "done",
+        "cancelled",
+        "done",
+        "done",
+    ]
 
 
 def test_a_cancelled_call_that_crashes_is_charged_and_not_retried() -> None:
@@ -398,3 +412,40 @@ def test_a_hundred_thousand_cancelled_tasks_leave_the_queue() -> None:
     (level,) = world.scheduler._ready._levels.values()
     assert len(level.back) + len(level.front) < 200
     assert world.scheduler.statistics().cancelled == 1000
+
+
+# -- what no backend should say, and what is made of it --------------------------------------------
+
+
+def forged(world: World, worker: int, running: ev.Running, how: str) -> list[do.Command]:
+    """A worker's death as it is told, whatever the worker was at."""
+    for call, holder in list(world.holder.items()):
+        if holder == worker:
+            del world.holder[call]
+            world.excused[call] = 1
+    del world.workers[worker]
+    return world.tell(ev.Died(worker, running, how))
+
+
+def test_a_call_behind_the_condemned_one_is_not_charged() -> None:
+    scheduler = Scheduler(workers=1, random=random.Random(0))
+    task = scheduler.new_task()
+    family = scheduler.add_family(FamilyPolicy(timeout=1.0))
+    scheduler.handle(ev.Submitted(task, family, 3), 0.0)
+    scheduler.handle(ev.Ready(1), 0.0)
+    assert scheduler.handle(ev.Tick(), 1.0) == [do.Inspect(1)]
+    said = scheduler.handle(ev.Seen(1, ev.Running(task, 1, 0, 0.0)), 1.0)
+    assert said == [do.TakeBack(1, task, 1), do.Kill(1, "timed-out")]
+    scheduler.handle(ev.TakenBack(1, []), 1.0)  # it did not take anything back, and went on
+    said = scheduler.handle(ev.Died(1, ev.Running(task, 1, 1, 1.0), "timed-out"), 1.0)
+    assert said == [do.Start(2)]
+    assert scheduler.handle(ev.Ready(2), 1.0) == [do.Send(2, [Part(task, 1, 0, 3)])]
+
+
+def test_who_retires_is_charged_with_nothing() -> None:
+    world = running(1)
+    task, worker = chunk(world, 0, 1)
+    world.begin(worker)
+    assert ends(forged(world, worker, ev.Running(task, 1, 0, world.now), "retired")) == []
+    world.finish()
+    assert world.outcome[task, 0] == "done"

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from lightwork.core import batching
 from lightwork.core import commands as do
 from lightwork.core import events as ev
 from lightwork.core.commands import Part
-from tests.core.world import World, kinds, only
+from tests.core.world import POLICIES, World, kinds, only
 
 
-def running(workers: int, **options: object) -> World:
+def running(workers: int, **options: Any) -> World:
     """A world with this many workers ready, and nothing known of any family."""
     world = World(workers, **options)
     for _ in range(workers):
@@ -28,7 +30,7 @@ def _forgotten(world: World) -> World:
     return world
 
 
-def known(workers: int, seconds: float, **options: object) -> World:
+def known(workers: int, seconds: float, **options: Any) -> World:
     """The same, where a call of family 0 is known to take so many seconds."""
     world = running(workers, **options)
     family = world.scheduler._families[world.policies[0]]
@@ -42,22 +44,15 @@ def sent(world: World, worker: int) -> list[int]:
     return ([model.running[0]] if model.running else []) + [task for task, _, _ in model.todo]
 
 
-def occupy(world: World, seconds: float = 1e-3) -> list[int]:
-    """Give every worker a task of an unknown family, and start it; return the workers."""
-    world.policies.append(world.scheduler.add_family(world.scheduler._book.families[1].policy))
-    from tests.core import world as module
-
-    family = len(world.policies) - 1
-    policies = (*module.POLICIES, module.POLICIES[0])
+def occupy(world: World) -> list[int]:
+    """Give every worker a task of a family of its own, and start it; return the workers."""
+    world.policies.append(world.scheduler.add_family(POLICIES[0]))
     busy = []
     for _ in range(len(world.workers)):
-        task = world.scheduler.new_task()
-        world.named[task] = {0: (task, 0)}
-        world.policy[task] = policies[-1]
-        world.open[task, 0] = None
-        (send,) = only(world.tell(ev.Submitted(task, world.policies[family], 1)), do.Send)
-        world.begin(send.worker)
-        busy.append(send.worker)
+        task = world.submit(len(world.policies) - 1)
+        (worker,) = (number for number in world.workers if task in sent(world, number))
+        world.begin(worker)
+        busy.append(worker)
     return busy
 
 
@@ -99,7 +94,7 @@ def test_in_order_within_a_priority_and_higher_ones_first() -> None:
     low = [world.submit(3) for _ in range(2)]
     middle = [world.submit(0) for _ in range(2)]
     high = [world.submit(2) for _ in range(2)]
-    order = []
+    order: list[int] = []
     while len(order) < 6:
         (send,) = only(release(world, worker, 1.0), do.Send)
         order += [part.task for part in send.parts]
@@ -287,6 +282,17 @@ def test_who_has_nothing_left_to_give_is_asked_once() -> None:
     assert len(only(said, do.TakeBack)) == 1
     said = world.report(first, 1e-3)
     assert not only(said, do.TakeBack)
+    tasks = [world.submit() for _ in range(8)]  # to who has something new, it counts no more
+    assert len(sent(world, first)) + len(sent(world, second)) == 2
+    release_all = world.step
+    while len(sent(world, first)) < 3:
+        release_all(world.workers[first])
+    for task in tasks:
+        if task not in sent(world, first):
+            world.cancel(task)
+    world.log.clear()
+    while not only(world.log, do.TakeBack):
+        assert world.step(world.workers[second])
 
 
 def test_a_surprise_counts_at_once() -> None:
@@ -333,6 +339,14 @@ def test_a_worker_that_starts_nothing_is_idle_but_the_last_to_be_given_work() ->
         world.tick()
     assert world.workers[stopped].todo  # the only idle one; but it is trusted with one task only
     assert len(sent(world, stopped)) == 1
+
+
+def test_without_balance_a_task_stays_where_it_is() -> None:
+    world = known(3, 1e-3, balance=False)
+    world.submit(calls=100)
+    assert kinds(world.log) == ["Send"]
+    assert world.scheduler.next_deadline() is None
+    world.finish()
 
 
 def test_nobody_watches_a_worker_that_has_one_call() -> None:

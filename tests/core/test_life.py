@@ -344,5 +344,26 @@ def test_a_task_after_the_end_is_a_bug() -> None:
 def test_the_story_is_told() -> None:
     world = World(1)
     world.submit()
-    with pytest.raises(InternalError, match=r"(?s)KeyError.*Submitted\(task=1.*-> Start\(worker=1\)"):
+    with pytest.raises(
+        InternalError, match=r"(?s)KeyError.*Submitted\(task=1.*-> Start\(worker=1\)"
+    ):
         world.tell(ev.Submitted(2, 99, 1))
+
+
+def test_a_crash_in_a_call_ends_the_failures_to_start() -> None:
+    world = World(1)
+    for _ in range(3):
+        world.submit()
+    for _ in range(3):
+        for _ in range(TRIES - 1):
+            while not world.workers:
+                world.tick()
+            (number,) = world.workers
+            assert not only(world.start_failed(number), do.Broken)
+        while not world.workers:
+            world.tick()
+        (number,) = world.workers
+        world.ready(number)
+        world.begin(number)
+        world.die(number)
+    assert set(world.outcome.values()) == {"crashed"}

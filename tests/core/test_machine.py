@@ -24,15 +24,22 @@ class Machine(RuleBasedStateMachine):
         max_calls=st.sampled_from((None, None, 1, 2, 7)),
         idle_timeout=st.sampled_from((None, None, 0.01, 1.0)),
         prefetch=st.sampled_from((True, True, False)),
+        balance=st.sampled_from((True, True, True, False)),
     )
     def open(
-        self, workers: int, max_calls: int | None, idle_timeout: float | None, prefetch: bool
+        self,
+        workers: int,
+        max_calls: int | None,
+        idle_timeout: float | None,
+        prefetch: bool,
+        balance: bool,
     ) -> None:
         self.world = World(
             workers,
             max_tasks_per_child=max_calls,
             idle_timeout=idle_timeout,
             prefetch=prefetch,
+            balance=balance,
         )
 
     def worker(self, at: int) -> ModelWorker:
@@ -117,6 +124,7 @@ def test_random_worlds(seed: int) -> None:
         max_tasks_per_child=rng.choice((None, None, 1, 2, 7)),
         idle_timeout=rng.choice((None, None, 0.01, 1.0)),
         prefetch=rng.random() < 0.8,
+        balance=rng.random() < 0.9,
     )
     wander(world, rng, 200)
     world.finish()

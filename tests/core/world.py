@@ -158,7 +158,8 @@ class World:
 
     def _do_send(self, command: do.Send) -> None:
         worker = self.workers[command.worker]
-        assert worker.up and worker.told is None, f"{worker.number} cannot take work"
+        assert worker.up
+        assert worker.told is None, f"{worker.number} cannot take work"
         assert command.parts
         for task, attempt, lo, hi in command.parts:
             assert lo < hi
@@ -274,10 +275,10 @@ class World:
     # -- what may happen ---------------------------------------------------------------------------
 
     def submit(self, family: int = 0, calls: int = 1) -> int:
-        """Submit a task of one of the POLICIES; return its number."""
+        """Submit a task of one of the families; return its number."""
         task = self.scheduler.new_task()
         self.named[task] = {offset: (task, offset) for offset in range(calls)}
-        self.policy[task] = POLICIES[family]
+        self.policy[task] = self.scheduler._families[self.policies[family]].policy
         for offset in range(calls):
             self.open[task, offset] = None
         self.tell(ev.Submitted(task, self.policies[family], calls))
@@ -556,20 +557,26 @@ def _outside(world: World, name: str, rng: random.Random) -> bool:
 
 def happen(world: World, worker: ModelWorker, name: str, raises: bool, seconds: float) -> None:
     """Let something happen to a worker, if it can."""
-    number, running = worker.number, worker.running
-    unpacking = running is not None and running[2] == -1
+    number = worker.number
     if name in ("die", "over-memory"):
         if worker.up or name == "die":
             world.die(number, "crashed" if name == "die" else name)
     elif name == "obey":
         if worker.told is not None:
             world.step(worker)
-    elif not worker.up:
-        if name == "ready" and worker.told is None:
-            world.ready(number)
-        elif name in ("start-failed", "fatal"):
-            world.start_failed(number, name == "fatal")
-    elif name == "begin":
+    elif worker.up:
+        _work(world, worker, name, raises, seconds)
+    elif name == "ready" and worker.told is None:
+        world.ready(number)
+    elif name in ("start-failed", "fatal"):
+        world.start_failed(number, name == "fatal")
+
+
+def _work(world: World, worker: ModelWorker, name: str, raises: bool, seconds: float) -> None:
+    """What happens to a worker that is ready."""
+    number, running = worker.number, worker.running
+    unpacking = running is not None and running[2] == -1
+    if name == "begin":
         if worker.todo and (running is None or unpacking):
             world.begin(number)
     elif name == "unpack":

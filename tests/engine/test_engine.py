@@ -38,7 +38,7 @@ class Bench:
     def submit(self, fn: Any, *args: Any) -> Future:
         future = Future()
         future._engine = self.engine
-        future._what = (fn, args, {})
+        future._fn, future._args = fn, args
         self.engine.submit(self.backend.prepare(fn, args, {}), future, self.family)
         self.start()
         return future

@@ -80,7 +80,7 @@ class Batches:
         book, ready = self._book, self._ready
         if not worker.held:
             worker.heard = now
-        share = -(-ready.calls // max(book.alive, 1))
+        share = -(-ready.calls // max(book.alive, 1)) if book.balance else ready.calls
         room = inf if book.max_calls is None else book.max_calls - worker.given
         held, load = worker.held, worker.load
         expected = worker.expected() if held else 0.0

@@ -110,7 +110,8 @@ def _progress(book: Book, victims: Victims, asked: bool) -> Iterator[str]:
     if book.ready.tasks and not book.alive and (START, 0) not in book.timers:
         yield "tasks are ready, no worker is alive, and none will be started"
     awake = any(not worker.silent for worker in book.idle.values())
-    if awake and not book.ready.tasks and not asked and victims.fullest() is not None:
+    even = asked or not book.balance
+    if awake and not book.ready.tasks and not even and victims.fullest() is not None:
         yield "a worker is idle, while another holds what would pay to hand over"
     if book.closing and not book.tasks and (book.idle or book.starting):
         yield "closed, nothing is left, and workers stay"

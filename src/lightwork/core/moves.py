@@ -9,6 +9,7 @@ from __future__ import annotations
 from . import retry
 from .commands import Carve, Command, Ended, Retrying
 from .deadlines import RETRY
+from .events import Failed
 from .records import DELAYED, ENDED, READY, Book, Carved, Task, Worker
 
 __all__ = ["Moves", "carve"]
@@ -106,6 +107,31 @@ class Moves:
         else:
             self.say_ended(task, at, at + 1, how, commands, worker)
         self.without(task, at, commands)
+
+    def failed(self, event: Failed, now: float, commands: list[Command]) -> None:
+        """A call raised; whatever follows for it, ``Answered`` will cover it in a moment."""
+        number, task_number, attempt, at = event
+        task = self._book.tasks.get(task_number)
+        if task is None or task.worker is None or task.worker.number != number:
+            return
+        if task.attempt != attempt or not task.next <= at < task.calls:
+            return
+        worker = task.worker
+        again = self.grants(task, "failed")
+        if task.calls - task.next == 1:
+            self.release(worker, task)
+            worker.wage = task.family
+            if again:
+                self.retry(task, "failed", now, commands)
+            else:
+                self.end(task, "failed", commands, number)
+        else:
+            self._book.counts.done -= 1  # it will be counted with the answer
+            if again:
+                one = self.carve(task, at, at + 1, commands)
+                self.retry(one, "failed", now, commands)
+            else:
+                self.say_ended(task, at, at + 1, "failed", commands, number)
 
     def without(self, task: Task, at: int, commands: list[Command]) -> None:
         """What is left of a task that no worker holds, when its call `at` has gone its own way."""

@@ -269,6 +269,7 @@ class Book:
         max_calls: int | None,
         idle_timeout: float | None,
         prefetch: bool,
+        balance: bool,
         can_kill: bool,
     ) -> None:
         self.random = random
@@ -277,6 +278,7 @@ class Book:
         self.max_calls = max_calls
         self.idle_timeout = idle_timeout
         self.prefetch = prefetch
+        self.balance = balance
         self.can_kill = can_kill
         self.tasks: dict[int, Task] = {}
         self.families: dict[int, Family] = {}

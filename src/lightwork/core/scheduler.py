@@ -56,17 +56,16 @@ from __future__ import annotations
 
 import random as random_module
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from math import inf
 from typing import Any
 
 from ..errors import InternalError
-from . import batching, check, story
+from . import answers, batching, check, story
 from .batching import Batches, Victims
 from .commands import Broken, Command, Inspect, Resolve, TakeBack
 from .deadlines import CHECK, QUIET, RETRY, START, Timer, Timers
 from .events import (
-    Answer,
     Answered,
     CancelAsked,
     CloseAsked,
@@ -89,7 +88,6 @@ from .queue import Ready as ReadyQueue
 from .records import (
     BUSY,
     DRAINING,
-    ENDED,
     KILLED,
     STARTING,
     Book,
@@ -116,6 +114,8 @@ class Scheduler:
         max_tasks_per_child: calls that a worker is given before it is replaced; None for any.
         idle_timeout: seconds after which an idle worker retires; None for never.
         prefetch: whether a worker may be given more than one task at a time.
+        balance: whether tasks are divided among workers, and taken from one for another; not where
+            workers are only in name, and one runs when the other does not.
         can_kill: whether ``Kill`` really ends a running call (else its worker is written off).
 
     Every method is to be called under one lock of the caller's. After an InternalError the state
@@ -130,6 +130,7 @@ class Scheduler:
         max_tasks_per_child: int | None = None,
         idle_timeout: float | None = None,
         prefetch: bool = True,
+        balance: bool = True,
         can_kill: bool = True,
     ) -> None:
         self._ready = ReadyQueue()
@@ -142,6 +143,7 @@ class Scheduler:
             max_calls=max_tasks_per_child,
             idle_timeout=idle_timeout,
             prefetch=prefetch,
+            balance=balance,
             can_kill=can_kill,
         )
         self._tasks = book.tasks
@@ -261,7 +263,7 @@ class Scheduler:
 
     def _even_out(self, now: float, commands: list[Command]) -> None:
         """Nothing is ready. Take work from the fullest worker for an idle one, or for a new one."""
-        if self._asked is not None:
+        if self._asked is not None or not self._book.balance:
             return
         if self._idle:
             if self._idle[next(reversed(self._idle))].silent:
@@ -297,9 +299,9 @@ class Scheduler:
         if worker is None:
             self._book.counts.late += len(event.answers)
             return []
-        counted, learnt = self._count(worker, event.answers)
+        counted, learnt = answers.count(self._book, worker, event.answers)
         if event.calls > 0:
-            _learn(learnt, worker, event.seconds, event.calls)
+            answers.learn(learnt, worker, event.seconds, event.calls)
         worker.heard = now
         worker.silent = False
         worker.wage = None
@@ -319,73 +321,9 @@ class Scheduler:
             self._dispatch(now, commands)
         return commands
 
-    def _count(
-        self, worker: Worker, answers: Iterable[Answer]
-    ) -> tuple[list[Answer], dict[Family, int]]:
-        """Note what a worker has answered; return the answers that count, and calls by family."""
-        tasks, held, load = self._tasks, worker.held, worker.load
-        counted: list[Answer] = []
-        learnt: dict[Family, int] = {}
-        total = 0
-        for answer in answers:
-            number, attempt, upto = answer
-            task = tasks.get(number)
-            if task is None or task.worker is not worker:
-                self._book.counts.late += 1
-                continue
-            done = upto - task.next
-            if task.attempt != attempt or done <= 0 or upto > task.calls:
-                self._book.counts.late += 1
-                continue
-            counted.append(answer)
-            total += done
-            family = task.family
-            learnt[family] = learnt.get(family, 0) + done
-            if upto < task.calls:
-                task.next = upto
-                continue
-            task.state = ENDED
-            task.worker = None
-            del tasks[number]
-            if held[0] is task:
-                held.popleft()
-            else:
-                held.remove(task)
-        worker.open -= total
-        self._book.counts.done += total
-        for family, calls in learnt.items():
-            left = load[family] - calls
-            if left:
-                load[family] = left
-            else:
-                del load[family]
-        return counted, learnt
-
     def _failed(self, event: Failed, now: float) -> list[Command]:
-        """A call raised; whatever follows for it, ``Answered`` will cover it in a moment."""
-        number, task_number, attempt, at = event
         commands: list[Command] = []
-        task = self._tasks.get(task_number)
-        if task is None or task.worker is None or task.worker.number != number:
-            return commands
-        if task.attempt != attempt or not task.next <= at < task.calls:
-            return commands
-        worker = task.worker
-        again = self._moves.grants(task, "failed")
-        if task.calls - task.next == 1:
-            self._moves.release(worker, task)
-            worker.wage = task.family
-            if again:
-                self._moves.retry(task, "failed", now, commands)
-            else:
-                self._moves.end(task, "failed", commands, number)
-        else:
-            self._book.counts.done -= 1  # it will be counted with the answer
-            if again:
-                one = self._moves.carve(task, at, at + 1, commands)
-                self._moves.retry(one, "failed", now, commands)
-            else:
-                self._moves.say_ended(task, at, at + 1, "failed", commands, number)
+        self._moves.failed(event, now, commands)
         return self._dispatch(now, commands)
 
     def _cancel_asked(self, event: CancelAsked, now: float) -> list[Command]:
@@ -571,19 +509,3 @@ class Scheduler:
                 return False
             return at == (worker.check_at if kind == CHECK else worker.armed)
         return self._crew.idle_check_at == at
-
-
-def _learn(learnt: dict[Family, int], worker: Worker, seconds: float, calls: int) -> None:
-    """`calls` calls took `seconds` together; what is known of each family is corrected by that."""
-    if not learnt:
-        if worker.wage is not None:  # the calls failed, and have their outcome already
-            worker.wage.learn(seconds, calls)
-        return
-    if len(learnt) == 1:
-        for family in learnt:
-            family.learn(seconds, calls)
-        return
-    expected = sum(family.mean * count for family, count in learnt.items())
-    for family, count in learnt.items():
-        # Families that nothing is known of are never sent together with others.
-        family.learn(seconds * family.mean * count / expected, count)

@@ -72,13 +72,15 @@ class Watch:
         """A worker was given something."""
         if worker.limit < inf and now + worker.limit < worker.check_at:
             self._check(worker, now + worker.limit, now)
-        # Also where there is no other worker to hand anything to: a backend that holds finished
-        # answers back for company lets them go when it is asked to take back.
-        if worker.open > 1 and self._book.prefetch:
+        if worker.open > 1:
             self.answered(worker, now)
 
     def answered(self, worker: Worker, now: float) -> None:
         """A worker that holds more than one call gave a sign."""
+        # Watched also where there is no other worker to hand anything to: a backend that holds
+        # finished answers back for company lets them go when it is asked to take back.
+        if not (self._book.prefetch and self._book.balance):
+            return
         worker.quiet_at = at = now + PATIENCE * worker.expected() + GRACE
         if at < worker.armed - SLACK:
             if worker.armed < inf:

@@ -28,19 +28,29 @@ Payload = tuple[int, Any]
 class Single:
     """One call: the pickled ``(args, kwargs)``."""
 
-    __slots__ = ("function", "packed", "plain", "size")
+    __slots__ = ("function", "packed", "plain")
     calls = 1
     star = False
 
     def __init__(self, function: Shipped, packed: Packed) -> None:
         self.function = function
-        self.packed = packed
+        # Most are plain bytes; to keep only these is one object less for the collector to visit.
+        self.packed = packed if packed.buffers else packed.data
         self.plain = packed.plain
-        self.size = _size(packed)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the arguments."""
+        return _size(self._packed)
+
+    @property
+    def _packed(self) -> Packed:
+        packed = self.packed
+        return Packed(packed, (), self.plain) if type(packed) is bytes else packed  # type: ignore[return-value]
 
     def encode(self, lo: int, hi: int, cargo: Cargo) -> Payload:
         """The payload of calls `lo` to `hi`."""
-        return SINGLE, cargo.item(self.packed)
+        return SINGLE, cargo.item(self._packed)
 
 
 class PlainChunk:
