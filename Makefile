@@ -7,9 +7,9 @@ PYTHON ?= python3 python3.14 python3.13 python3.12 python3.11
 # On these, when the machine has them, the fast tests run as well (`make test`).
 OTHERS ?= 3.11 3.12 3.13
 
-# What the other versions run: everything but the longest hostile tests, which say nothing
-# about the version of Python.
-FAST := tests/core tests/wire tests/backends tests/engine tests/contract tests/alone tests/cli
+# What the other versions run: the rooms that the version of Python shows in; the hostile tests,
+# the command and the documentation run on the main one.
+FAST := tests/core tests/wire tests/engine tests/backends tests/contract
 
 PYTEST_ARGS ?=
 MINUTES ?= 5

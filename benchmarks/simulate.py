@@ -7,8 +7,9 @@
 
 For each it prints the makespan against the bound max(total / workers, longest), below which no
 scheduler can come, and against a pool that hands out calls in order, one by one, without losing
-any time (greedy: what can be had without knowing how long calls will take); how many events a second the scheduler decides on this machine; and what a
-waiting task costs in memory. No process is started and nothing is waited for.
+any time (greedy: what can be had without knowing how long calls will take); how many events a
+second the scheduler decides on this machine; and what a waiting task costs in memory. No process
+is started and nothing is waited for.
 
 What is simulated: a message takes `--latency` each way; a worker answers when it has nothing left,
 or a millisecond after its last answer; a worker starts in `--start` seconds; with `--failures`

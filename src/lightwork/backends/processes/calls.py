@@ -28,29 +28,25 @@ Payload = tuple[int, Any]
 class Single:
     """One call: the pickled ``(args, kwargs)``."""
 
-    __slots__ = ("function", "packed", "plain")
+    __slots__ = ("function", "packed", "plain", "size")
     calls = 1
     star = False
 
     def __init__(self, function: Shipped, packed: Packed) -> None:
         self.function = function
-        # Most are plain bytes; to keep only these is one object less for the collector to visit.
-        self.packed = packed if packed.buffers else packed.data
         self.plain = packed.plain
-
-    @property
-    def size(self) -> int:
-        """Bytes of the arguments."""
-        return _size(self._packed)
-
-    @property
-    def _packed(self) -> Packed:
-        packed = self.packed
-        return Packed(packed, (), self.plain) if type(packed) is bytes else packed  # type: ignore[return-value]
+        # Most are plain bytes; to keep only these is one object less for the collector to visit.
+        self.packed: Packed | bytes
+        if packed.buffers:
+            self.packed, self.size = packed, _size(packed)
+        else:
+            self.packed = packed.data
+            self.size = len(packed.data)
 
     def encode(self, lo: int, hi: int, cargo: Cargo) -> Payload:
         """The payload of calls `lo` to `hi`."""
-        return SINGLE, cargo.item(self._packed)
+        packed = self.packed
+        return SINGLE, cargo.blob(packed) if isinstance(packed, bytes) else cargo.item(packed)
 
 
 class PlainChunk:
