@@ -173,7 +173,7 @@ class Pebble(Peer):
         return results
 
     def close(self) -> None:
-        self.pool.close()
+        self.pool.close()  # type: ignore[no-untyped-call]
         self.pool.join()
 
 
@@ -183,7 +183,7 @@ class Mpire(Peer):
     def __init__(self) -> None:
         import mpire
 
-        self.pool = mpire.WorkerPool(WORKERS, keep_alive=True)
+        self.pool = mpire.WorkerPool(WORKERS, keep_alive=True)  # type: ignore[attr-defined]
 
     def fan_out(self, fn: Fn, items: Sequence[Any]) -> list[Any]:
         return [one.get() for one in [self.pool.apply_async(fn, (item,)) for item in items]]

@@ -83,7 +83,7 @@ def _expect(found: Any, wanted: Any) -> None:
         raise AssertionError("wrong results")
 
 
-# -- calls that do nothing ---------------------------------------------------------------------
+# -- calls that do nothing -------------------------------------------------------------------------
 
 
 def one_by_one(quick: bool) -> list[Contender]:
@@ -194,7 +194,7 @@ def _millisecond_map(fn: Callable[[float], float], quick: bool) -> list[Contende
     calls = [0.001] * (40 if quick else 2000)
     many, processes = peers.Multiprocessing, peers.Processes
     plain = _against_ideal(fn, calls)
-    found = [
+    return [
         contender(peers.Lightwork, plain),
         contender(many, plain),
         contender(many, _against_ideal(fn, calls, 1), f"{many.name}, chunks of 1"),
@@ -203,7 +203,6 @@ def _millisecond_map(fn: Callable[[float], float], quick: bool) -> list[Contende
         contender(peers.Joblib, plain),
         contender(peers.Mpire, plain),
     ]
-    return found
 
 
 def spin_map(quick: bool) -> list[Contender]:
@@ -229,7 +228,7 @@ def long_tail(quick: bool) -> list[Contender]:
     ]
 
 
-# -- big arrays --------------------------------------------------------------------------------------
+# -- big arrays ------------------------------------------------------------------------------------
 
 
 def _size(quick: bool) -> int:
@@ -256,13 +255,11 @@ def arrays_out(quick: bool) -> list[Contender]:
     orders = [(n, _size(quick)) for n in range(16)]
 
     def use(peer: Peer) -> float:
-        seconds = 0.0
         begin = time.perf_counter()
         for n, array in enumerate(peer.map(work.give, orders)):
             if array[0] != n or array[-1] != 1 or len(array) != orders[0][1]:
                 raise AssertionError("wrong results")
-        seconds = time.perf_counter() - begin
-        return seconds
+        return time.perf_counter() - begin
 
     return _array_contenders(use)
 
@@ -272,7 +269,7 @@ def _array_contenders(use: Callable[[Peer], float]) -> list[Contender]:
     return [contender(kind, use) for kind in kinds]
 
 
-# -- starting, and memory ----------------------------------------------------------------------
+# -- starting, and memory --------------------------------------------------------------------------
 
 
 @contextmanager
@@ -380,6 +377,7 @@ ROWS = (
         imports,
         (Limit(0.060),),
         rounds=7,
+        ours="lightwork, with Pool",
     ),
     Row(
         "first-result",

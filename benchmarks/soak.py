@@ -24,10 +24,10 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import CancelledError
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from benchmarks.work import bump
 from lightwork import (
     CannotPickle,
     Failure,
@@ -38,8 +38,6 @@ from lightwork import (
     WorkerCrashed,
 )
 from lightwork.testing import Saboteur, harm
-
-from benchmarks.work import bump
 
 PATIENCE = 60.0
 """Seconds that any one step may take at most; then all stacks are shown, and it has failed."""

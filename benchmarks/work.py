@@ -31,16 +31,18 @@ def read(array: Any) -> float:
     return float(array[::512].sum())
 
 
-_arrays: dict[int, Any] = {}
+_arrays: list[Any] = []
 
 
 def give(order: tuple[int, int]) -> Any:
-    """Return an array of `size` float64; it is made once in each worker, so only its way counts."""
+    """Return an array of `size` float64. A worker makes a few and gives them in turn, so that
+    their way is what counts; a few, for a pool may pickle the results of a chunk at its end."""
     number, size = order
-    if size not in _arrays:
+    if not _arrays or len(_arrays[0]) != size:
         import numpy
 
-        _arrays.clear()
-        _arrays[size] = numpy.ones(size)
-    _arrays[size][0] = number
-    return _arrays[size]
+        _arrays[:] = [numpy.ones(size) for _ in range(4)]
+    array = _arrays.pop(0)
+    _arrays.append(array)
+    array[0] = number
+    return array

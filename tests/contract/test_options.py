@@ -1,4 +1,4 @@
-"""``options``: time limits, retries, priorities, crashes; and what ``current_task`` and seeds say."""
+"""``options``: time limits, retries, priorities, crashes; ``current_task`` and seeds."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_wrong_options_are_named(
         pool.options(**options)
 
 
-# -- time limits -------------------------------------------------------------------------------------
+# -- time limits -----------------------------------------------------------------------------------
 
 
 def test_a_time_limit_ends_the_task_and_no_other(start_method: str, gate: Gate) -> None:
@@ -94,7 +94,7 @@ def test_in_time_is_in_time(kind: str) -> None:
         assert list(careful.map(f.square, range(200))) == [n * n for n in range(200)]
 
 
-# -- retries -----------------------------------------------------------------------------------------
+# -- retries ---------------------------------------------------------------------------------------
 
 
 def test_a_failure_is_tried_again(kind: str, gate: Gate) -> None:
@@ -196,7 +196,7 @@ def test_a_killed_task_is_not_tried_again(gate: Gate) -> None:
     assert len(f.notes(gate.started)) == 1
 
 
-# -- priority ----------------------------------------------------------------------------------------
+# -- priority --------------------------------------------------------------------------------------
 
 
 def test_higher_priority_starts_first(parallel_kind: str, gate: Gate) -> None:

@@ -214,7 +214,9 @@ def test_a_result_may_be_waited_for_with_a_time_limit(parallel_kind: str, gate: 
 
 def test_as_completed_and_wait_take_our_futures(kind: str) -> None:
     with make(kind) as pool:
-        futures = {pool.submit(f.square, n): n for n in range(50)}
+        futures: dict[concurrent.futures.Future[Any], int] = {
+            pool.submit(f.square, n): n for n in range(50)
+        }
         assert {futures[one]: one.result() for one in as_completed(futures, 30)} == {
             n: n * n for n in range(50)
         }

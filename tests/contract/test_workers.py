@@ -201,7 +201,7 @@ def _segfault(_: str) -> None:
     faulthandler._sigsegv()  # type: ignore[attr-defined]
 
 
-# -- growing and shrinking -----------------------------------------------------------------------
+# -- growing and shrinking -------------------------------------------------------------------------
 
 
 def test_resize_while_tasks_run(parallel_kind: str, tmp_path: Path) -> None:
@@ -272,7 +272,7 @@ def test_statistics(parallel_kind: str, gate: Gate) -> None:
         assert (now.queued, now.running) == (0, 0)
 
 
-# -- bad input -----------------------------------------------------------------------------------
+# -- bad input -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -173,6 +173,19 @@ def test_timers_do_not_pile_up() -> None:
     assert len(world.scheduler._timers) < 200
 
 
+def test_cancelled_attempts_leave_no_timers() -> None:
+    world = World(1, checked=False)
+    for _ in range(500):
+        task = world.submit(2)
+        world.start_all()
+        (worker,) = world.workers
+        world.begin(worker)
+        world.end(worker, raised=True)
+        world.report(worker)
+        world.cancel(task)
+    assert len(world.scheduler._timers) < 200
+
+
 def test_empty_levels_do_not_pile_up() -> None:
     scheduler = Scheduler(workers=1, random=random.Random(0))
     for number in range(100):

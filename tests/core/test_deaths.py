@@ -149,6 +149,12 @@ def test_nobody_can_be_named() -> None:
     world.begin(send.worker)
     said = world.die(send.worker)
     assert ends(said) == [(carved[1].new, 0, 1, "crashed")]
+    (send,) = only(world.ready(only(said, do.Start)[0].worker), do.Send)
+    world.begin(send.worker)
+    (send,) = only(release(world, send.worker, 1e-4), do.Send)
+    assert send.parts == [Part(carved[3].new, 1, 0, 1)]
+    world.repeat(-1)  # an answer that comes twice is no reason to send it company
+    assert sent(world, send.worker) == [carved[3].new]
     world.finish()
     assert world.outcome[other, 0] == "done"
 

@@ -95,6 +95,13 @@ def test_a_worker_is_given_so_many_calls_and_its_replacement_is_early() -> None:
     assert max(world.given.values()) == 10
 
 
+def test_a_replacement_is_early_even_when_nothing_waits() -> None:
+    world = World(1, max_tasks_per_child=1)
+    world.submit()
+    assert kinds(world.ready(1)) == ["Send", "Start"]
+    world.finish()
+
+
 def test_what_is_taken_back_was_not_given() -> None:
     world = World(2, max_tasks_per_child=100)
     world.scheduler._families[world.policies[0]].learn(10.0, 1000)

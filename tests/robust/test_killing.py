@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Self
 
 import pytest
 
@@ -58,7 +59,7 @@ class Killer:
                     os.kill(victim, self.how)
                     self.killed.append(victim)
 
-    def __enter__(self) -> Killer:
+    def __enter__(self) -> Self:
         self.thread.start()
         return self
 
@@ -168,7 +169,7 @@ def test_recycling_under_fire(tmp_path: Path) -> None:
     assert max(by_worker.values()) <= 7
 
 
-# -- stopped workers ---------------------------------------------------------------------------------
+# -- stopped workers -------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager

@@ -94,7 +94,7 @@ def _full(*_: Any) -> NoReturn:
 def _fill_worker() -> None:
     from lightwork.wire import segments
 
-    segments.Arena.write = _full  # type: ignore[method-assign]
+    segments.Arena.write = _full  # type: ignore[assignment, method-assign]
 
 
 def test_shared_memory_is_full(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -82,10 +82,10 @@ def test_nothing_outlives_a_parent_killed_while_it_starts_workers(
     for delay in (0.0, 0.01, 0.03, 0.06, 0.1, 0.2):
         with script(YOUNG, tmp_path, method, str(delay)) as one:
             assert one.process.wait(30) == -signal.SIGKILL
-            eventually(lambda one=one: not one.others(), within=2)
+            eventually(lambda: not one.others(), within=2)
 
 
-# -- tasks that fork ---------------------------------------------------------------------------------
+# -- tasks that fork -------------------------------------------------------------------------------
 
 
 def fork_and(what: str) -> int:
@@ -217,7 +217,7 @@ def deep(levels: int) -> int:
     if levels == 0:
         return 1
     with Pool("processes", 1) as pool:
-        return pool.submit(deep, levels - 1).result(60) + 1
+        return 1 + int(pool.submit(deep, levels - 1).result(60))
 
 
 def test_pools_in_pools_in_pools() -> None:
@@ -240,7 +240,7 @@ def test_a_pool_that_a_worker_keeps() -> None:
         assert list(pool.map(use_kept, range(20))) == [n * n for n in range(20)]
 
 
-# -- a parent that forks -----------------------------------------------------------------------------
+# -- a parent that forks ---------------------------------------------------------------------------
 
 FORKING = """
 import os, sys

@@ -196,10 +196,14 @@ class Repr:
             return "x" * 10_000_000
         if self.how == "not text":
             return 3  # type: ignore[return-value]
-        raise SystemExit(3) if self.how == "exit" else ValueError("no repr")
+        raise Fatal if self.how == "fatal" else ValueError("no repr")
 
 
-@pytest.mark.parametrize("how", ["raise", "long", "not text", "exit"])
+class Fatal(BaseException):
+    """Not an Exception, as SystemExit."""
+
+
+@pytest.mark.parametrize("how", ["raise", "long", "not text", "fatal"])
 def test_arguments_that_cannot_be_shown(how: str) -> None:
     with make("forkserver", 2) as pool:
         crash = pool.submit(die, Repr(how)).exception(30)

@@ -315,11 +315,15 @@ assert helper(1) == 5
 }
 
 
-def run(source: str, folder: Path, *args: str) -> None:
+def run(source: str, folder: Path, how: str = "file") -> None:
+    source = START + source + "\nprint('done')\n"
     path = folder / "script.py"
-    path.write_text(START + source + "\nprint('done')\n")
+    path.write_text(source)
+    args = {"file": [str(path)], "-c": ["-c", source], "stdin": ["-"], "-m": ["-m", "script"]}[how]
     done = subprocess.run(
-        [sys.executable, "-W", "error", *args, str(path)],
+        [sys.executable, "-W", "error", *args],
+        input=source if how == "stdin" else None,
+        cwd=folder,
         check=False,
         capture_output=True,
         text=True,
@@ -333,6 +337,94 @@ def run(source: str, folder: Path, *args: str) -> None:
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_script(name: str, tmp_path: Path) -> None:
     run(SCRIPTS[name], tmp_path)
+
+
+@pytest.mark.parametrize("how", ["-c", "stdin", "-m"])
+@pytest.mark.parametrize("name", ["initializer", "classes", "recursion"])
+def test_other_ways_to_start(name: str, how: str, tmp_path: Path) -> None:
+    run(SCRIPTS[name], tmp_path, how)
+
+
+def test_as_a_child_of_multiprocessing(tmp_path: Path) -> None:
+    """There the script is called ``__mp_main__``."""
+    source = """
+import multiprocessing
+K = 2
+class C:
+    pass
+def f(x): return x + K, C()
+def body():
+    global K
+    with Peer() as peer:
+        assert peer.call(f, 1)[0] == 3
+        K = 3
+        number, instance = peer.call(f, 1)
+        assert number == 4 and type(instance) is C
+if __name__ == "__main__":
+    process = multiprocessing.get_context("spawn").Process(target=body)
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+"""
+    (tmp_path / "script.py").write_text(START + source + "\n    print('done')\n")
+    done = subprocess.run(
+        [sys.executable, "script.py"],
+        check=False,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": f"{SOURCE}:{ROOT}"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert (done.stderr, done.stdout) == ("", "done\n")
+
+
+FORKED = """
+import os, pickle, sys, types
+from lightwork.wire.functions import FunctionCache, FunctionTable
+from lightwork.wire.pickling import pack, unpack
+hidden = sys.modules["hidden"] = types.ModuleType("hidden")
+exec("N = 1\\ndef f(): return N", hidden.__dict__)
+class C:
+    n = 1
+    def get(self): return self.n
+K = 1
+def f(): return C().get(), K, C()
+table = FunctionTable()
+table.ship(f), table.ship(hidden.f), pack(C())  # what a parent has done before it forks
+before = C
+fork_read, fork_write = os.pipe()
+ours, theirs = os.pipe()
+pid = os.fork()
+if pid == 0:
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    cache = FunctionCache()
+    data = b""
+    os.close(fork_write)
+    with open(fork_read, "rb") as source, open(theirs, "wb") as sink:
+        for key, function in enumerate(pickle.load(source)):
+            cache.add(key, function)
+            pickle.dump(pack(cache.get(key)(), home=True).data, sink)
+    os._exit(0)
+C.n = 2
+K = 2
+hidden.N = 2
+os.close(theirs)
+with open(fork_write, "wb") as sink:
+    pickle.dump([table.ship(f).data, table.ship(hidden.f).data], sink)
+with open(ours, "rb") as source:
+    n, k, c = unpack(pickle.load(source))
+    assert (n, k) == (2, 2), (n, k)
+    assert type(c) is C and len(pickle.dumps(c)) < 100
+    assert unpack(pickle.load(source)) == 2
+assert os.waitpid(pid, 0)[1] == 0
+"""
+
+
+def test_a_worker_that_was_forked(tmp_path: Path) -> None:
+    """It inherits our classes and modules, and still takes over what we change in them."""
+    run(FORKED, tmp_path)
 
 
 def test_module_not_on_the_path(tmp_path: Path) -> None:

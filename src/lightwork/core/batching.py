@@ -67,7 +67,7 @@ class Batches:
 
     def may_top_up(self, worker: Worker) -> bool:
         """Whether a worker that is at work should be given more already."""
-        if worker.silent or not self._book.prefetch:
+        if worker.silent or worker.held[0].suspect or not self._book.prefetch:
             return False
         expected = worker.expected()
         return expected < LOW or (worker.open == 1 and expected <= PREFETCH_MOST)

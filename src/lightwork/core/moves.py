@@ -44,10 +44,12 @@ class Moves:
         commands: list[Command],
         worker: int | None = None,
     ) -> None:
+        """Say that some calls of a task end as `how`; the caller adjusts the task."""
         self._book.counts.ended[how] += hi - lo
         commands.append(Ended(task.number, task.attempt, lo, hi, how, worker))
 
     def forget(self, task: Task) -> None:
+        """A task has no open call any more; wherever it is, it is there no longer."""
         was = task.state
         task.state = ENDED
         task.worker = None
@@ -83,6 +85,7 @@ class Moves:
             self.attempt_again(task)
 
     def attempt_again(self, task: Task) -> None:
+        """A delayed task is ready."""
         del self._book.delayed[task.number]
         task.state = READY
         self._book.ready.give_back(task)

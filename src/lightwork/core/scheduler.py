@@ -29,9 +29,11 @@ A `Worker` (``WORKER_MOVES``)::
 LEAVING and KILLED only wait for their ``Died``. STARTING, IDLE and BUSY count for the pool's size.
 
 **Parts**: ``queue.py`` orders what is ready, ``batching.py`` makes up batches and finds whom to
-take work from, ``deadlines.py`` is the heap of timers, ``watch.py`` what happens at time limits and
-silences, ``retry.py`` what a policy grants, ``life.py`` which workers there are. They share the
-`Book`; only this file ends tasks and moves them between the queue, the workers and the delayed.
+take work from, ``answers.py`` sees which answers count, ``moves.py`` moves tasks from state to
+state, ``deadlines.py`` is the heap of timers, ``watch.py`` sees to time limits and silences,
+``retry.py`` what a policy grants, ``life.py`` which workers there are, ``check.py`` the invariants.
+They share the `Book` (``records.py``), and call each other only downwards; this file hears the
+events and joins them.
 
 Guarantees (checked by ``check_invariants`` and the state machine in tests/core):
 

@@ -30,6 +30,7 @@ import functools
 import hashlib
 import io
 import itertools
+import os
 import pickle
 import sys
 import threading
@@ -42,10 +43,10 @@ from typing import Any, NamedTuple
 
 import cloudpickle.cloudpickle as cp
 
-from . import snapshot
+from . import references, snapshot
 from .references import MAIN_MODULES, by_name, importable
 
-__all__ = ["ValuePickler", "class_definition", "collect", "home_reference", "restore"]
+__all__ = ["ValuePickler", "adopt", "class_definition", "collect", "home_reference", "restore"]
 
 _ABSENT = object()
 _BufferCallback = Callable[[pickle.PickleBuffer], Any]
@@ -260,8 +261,11 @@ _collected = threading.local()
 def _space(name: str, base: Mapping[str, Any]) -> dict[str, Any]:
     """The namespace that functions of the sender's module `name` share here."""
     module = sys.modules.get(name)
-    if module is not None:
+    if module is not None and (
+        name in MAIN_MODULES or importable(name) or not references.in_worker
+    ):
         return module.__dict__
+    # Not here; or here as it was when this worker was forked.
     return _foreign_spaces.setdefault(name, dict(base))
 
 
@@ -351,6 +355,18 @@ _kept_classes: OrderedDict[str, type] = OrderedDict()
 _kept_lock = threading.Lock()
 
 
+def _renew_locks() -> None:
+    """After a fork, in the child: another thread may have held one, and does not exist here."""
+    global _kept_lock, _tokens_lock
+    _kept_lock = threading.Lock()
+    _tokens_lock = threading.Lock()
+    cp._DYNAMIC_CLASS_TRACKER_LOCK = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_locks)
+
+
 def _keep_alive(ident: str, cls: type) -> None:
     with _kept_lock:
         _kept_classes[ident] = cls
@@ -373,12 +389,27 @@ def _class_at_home(ident: str, name: str) -> type:
     return cls
 
 
+def adopt() -> None:
+    """Note that the classes which this process was forked with are the parent's.
+
+    Else it would take them for its own, which no shipment changes.
+    """
+    for cls in list(cp._DYNAMIC_CLASS_TRACKER_BY_CLASS):
+        if isinstance(cls, type) and cls not in _received:
+            _received[cls] = _as_put(cls)
+
+
+def _as_put(cls: type) -> dict[str, _Put]:
+    """What a class has, as if a shipment had put it there, so that the next one may change it."""
+    return {name: _Put(value, None) for name, value in cls.__dict__.items()}
+
+
 def _make_class(ident: str, maker: Callable[..., type], arguments: tuple[Any, ...]) -> type:
     cls: type | None = cp._DYNAMIC_CLASS_TRACKER_BY_ID.get(ident)
     if cls is None:
         cls = maker(*arguments)
         # What making it has put there (a NamedTuple's __new__) gives way to what is sent.
-        _received[cls] = {name: _Put(value, None) for name, value in cls.__dict__.items()}
+        _received[cls] = _as_put(cls)
     return cls
 
 

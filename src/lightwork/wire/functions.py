@@ -21,7 +21,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from ..errors import CannotUnpickle, InternalError
-from . import culprit, snapshot
+from . import culprit, references, snapshot
 from .pickling import dump_bytes, unpack
 from .references import MAIN_MODULES, by_name, importable
 
@@ -173,9 +173,14 @@ class _Loaded(NamedTuple):
 
 
 class FunctionCache:
-    """The worker's side; for one thread."""
+    """The worker's side; for one thread. To have one is to be a worker (see `byvalue.adopt`)."""
 
     def __init__(self) -> None:
+        references.in_worker = True
+        if "cloudpickle.cloudpickle" in sys.modules:
+            from .byvalue import adopt
+
+            adopt()
         self._pickled: dict[int, bytes] = {}
         self._loaded: dict[int, _Loaded] = {}
         self._last_key = 0

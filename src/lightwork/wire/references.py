@@ -16,6 +16,9 @@ __all__ = ["MAIN_MODULES", "by_name", "importable"]
 # The second is what multiprocessing calls the main script in its own children.
 MAIN_MODULES = frozenset({"__main__", "__mp_main__"})
 
+in_worker = False
+"""Whether this process is a worker, so that modules it was forked with are not its own."""
+
 # Module name -> (the module it was found out for, the verdict).
 _verdicts: dict[str, tuple[ModuleType | None, bool]] = {}
 _UNKNOWN: tuple[ModuleType | None, bool] = (ModuleType(""), False)

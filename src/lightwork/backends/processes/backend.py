@@ -358,9 +358,9 @@ class ProcessBackend:
             channel.ready = True
             self._sink.ready(channel.worker)
         if news.init_error is not None:
-            # The process leaves by itself; nobody is to hear of it again.
-            channel.failed = True
-            self._sink.start_failed(channel.worker, unpack_error(news.init_error), fatal=True)
+            # Told when the process has ended: then nothing of it is left behind.
+            channel.init_error = news.init_error
+            self._deadlines[channel] = time.monotonic() + GRACE
         if news.leaving:
             # Unasked: it has grown over its memory limit, and what it was sent waits for its end.
             grace = LEAVING if channel.retiring else GRACE
@@ -404,9 +404,10 @@ class ProcessBackend:
     def _bury(self, channel: Channel, ended: Exit, oom_kills: int | None) -> None:
         """Report how a worker ended, once."""
         number = channel.worker
-        if channel.failed:
-            return
-        if channel.ready or channel.kill_how is not None or channel.retiring:
+        if channel.init_error is not None and channel.kill_how is None:
+            self._channels.pop(number, None)
+            self._sink.start_failed(number, unpack_error(channel.init_error), fatal=True)
+        elif channel.ready or channel.kill_how is not None or channel.retiring:
             found = death.autopsy(channel, ended, oom_kills)
             self._channels.pop(number, None)
             self._sink.died(number, found)
@@ -448,6 +449,8 @@ class _Alarm:
     one who could still ring has let go of the alarm.
     """
 
+    _read = _write = -1
+
     def __init__(self) -> None:
         if hasattr(os, "eventfd"):
             self._read = self._write = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -471,5 +474,5 @@ class _Alarm:
             os.read(self._read, 4096)
 
     def __del__(self) -> None:
-        for fd in {self._read, self._write}:
+        for fd in {self._read, self._write} - {-1}:
             os.close(fd)

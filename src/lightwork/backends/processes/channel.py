@@ -65,7 +65,7 @@ class Channel:
         ready: it was reported as ready.
         kill_how: what its death is to be reported as, once a kill was asked for.
         retiring: it was told to leave.
-        failed: its initializer did, and that was reported.
+        init_error: the packed error of its initializer.
         used_memory: the resident bytes for which it was killed.
     """
 
@@ -74,7 +74,7 @@ class Channel:
         self.ready = False
         self.kill_how: str | None = None
         self.retiring = False
-        self.failed = False
+        self.init_error: bytes | None = None
         self.used_memory: int | None = None
         self.child: Child | None = None
         self.sock: socket.socket | None = None
