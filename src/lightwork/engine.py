@@ -72,6 +72,7 @@ class Engine:
             random=random.Random(options.seed),
             max_tasks_per_child=max_tasks_per_child,
             idle_timeout=idle_timeout,
+            balance=backend.kind != "serial",  # in place there is nobody to share with
             can_kill=backend.can_kill,
         )
         self._lock = threading.RLock()  # an RLock, since the collector may run us inside us
