@@ -143,13 +143,13 @@ def pack_plain(values: list[Any]) -> bytes | None:
     return file.getvalue()
 
 
-def dump_bytes(obj: Any, *, what: str) -> bytes:
-    """Pickle `obj` into one piece, with all buffers inside.
+def dump_bytes(obj: Any, *, what: str, home: bool = False) -> bytes:
+    """Pickle `obj` as `pack` does, but into one piece, with all buffers inside.
 
     Raises:
         CannotPickle: as `pack`.
     """
-    return _pack(obj, what, home=False, whole=True).data
+    return _pack(obj, what, home, whole=True).data
 
 
 class _NotPlain(Exception):
@@ -291,7 +291,9 @@ class _Buffers(list[pickle.PickleBuffer]):
 def _explain(obj: Any, what: str, home: bool, error: BaseException) -> CannotPickle:
     """The error for the user, with the part named."""
     if _too_deep(error):
-        return CannotPickle(f"{what} cannot be pickled: it is nested too deeply ({_say(error)})")
+        return CannotPickle(
+            f"{what} cannot be pickled: it is nested too deeply ({culprit.say(error)})"
+        )
 
     def attempt(part: Any) -> BaseException | None:
         try:
@@ -309,11 +311,9 @@ def _explain(obj: Any, what: str, home: bool, error: BaseException) -> CannotPic
         first = attempt(args)
         path, part = ("args", args) if first is not None else ("kwargs", kwargs)
     path, part, cause = culprit.find(part, path or what, error, attempt)
-    if path == what:
-        return CannotPickle(f"{what} cannot be pickled: {culprit.describe(part)}: {_say(cause)}")
-    return CannotPickle(
-        f"{what} cannot be pickled because of {path}, {culprit.describe(part)}: {_say(cause)}"
-    )
+    because = "" if path == what else f" because of {path}"
+    kind = f"{culprit.describe(part)}: {culprit.say(cause)}"
+    return CannotPickle(f"{what} cannot be pickled{because}, {kind}")
 
 
 def _too_deep(error: BaseException | None) -> bool:
@@ -321,7 +321,3 @@ def _too_deep(error: BaseException | None) -> bool:
     return isinstance(error, RecursionError) or (
         isinstance(error, pickle.PicklingError) and isinstance(error.__cause__, RecursionError)
     )
-
-
-def _say(error: BaseException) -> str:
-    return culprit.say(error)

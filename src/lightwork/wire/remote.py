@@ -160,12 +160,12 @@ def _slots(cls: type) -> Iterator[str]:
 
 
 def _as_it_pickles(exc: BaseException) -> bytes:
-    return dump_bytes(exc, what="the exception")
+    return dump_bytes(exc, what="the exception", home=True)
 
 
 def _completed(exc: BaseException) -> bytes:
     """As it pickles, and then the attributes and notes that its own reduction leaves out."""
-    return dump_bytes(_Recipe(_complete, exc, dict(vars(exc))), what="the exception")
+    return dump_bytes(_Recipe(_complete, exc, dict(vars(exc))), what="the exception", home=True)
 
 
 def _complete(exc: BaseException, attributes: dict[str, Any]) -> BaseException:
@@ -183,7 +183,7 @@ def _without_init(exc: BaseException) -> bytes:
     state = {name: value for name, value in state.items() if value is not None}
     state.update({name: getattr(exc, name) for name in _slots(type(exc)) if hasattr(exc, name)})
     recipe = _Recipe(_make, type(exc), exc.args, state, dict(vars(exc)))
-    return dump_bytes(recipe, what="the exception")
+    return dump_bytes(recipe, what="the exception", home=True)
 
 
 class _Recipe:
@@ -235,7 +235,7 @@ def _summary(exc: BaseException) -> tuple[str, str, dict[str, tuple[bytes | None
 
 def _pickled_attribute(value: Any) -> bytes | None:
     try:
-        data = dump_bytes(value, what="the attribute")
+        data = dump_bytes(value, what="the attribute", home=True)
         if len(data) > _ATTRIBUTE_LIMIT:
             return None
         pickle.loads(data)

@@ -354,14 +354,15 @@ class Loop:
         kind: type = int  # of the last result: nearly always that of the next one, too
         cells[PHASE] = CALLING
         end = position + len(items)
+        started, add = STARTED, values.append  # nearer than globals: each step counts here
+        place = position
         for begin in range(position, end, BLOCK):
             at = begin - position
-            for place, item in enumerate(items[at : at + BLOCK], begin):
+            for item in items[at : at + BLOCK]:
                 if timed:
                     cells[SINCE] = time.monotonic_ns()
-                cells[STARTED] = place
-                limit = cells[slot]
-                if limit and place - first >= limit - 1:
+                cells[started] = place
+                if cells[slot] and place - first >= cells[slot] - 1:
                     self._close(group, place)
                     if self._stopped(place):
                         return False
@@ -369,11 +370,12 @@ class Loop:
                 try:
                     value = fn(item)
                     if type(value) is kind:
-                        values.append(value)
+                        add(value)
                     else:
                         kind = self._odd(group, value, flags, place)
                 except BaseException as error:
                     group.fail(place, self._problem(error))
+                place += 1
             value = None
             after = min(begin + BLOCK, end)
             if after < end and time.monotonic() - self._answers.last_flush >= FLUSH:
