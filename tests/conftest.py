@@ -5,8 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from tests.leaks import Snapshot, left_behind
+
+# No test is timed: a busy machine is no bug of ours.
+settings.register_profile("lightwork", deadline=None)
+settings.load_profile("lightwork")
 
 
 @pytest.fixture(autouse=True)

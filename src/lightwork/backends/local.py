@@ -6,7 +6,7 @@ import contextvars
 from collections.abc import Callable, Sequence
 from typing import Any
 
-__all__ = ["LocalCall"]
+__all__ = ["LocalCall", "trimmed"]
 
 
 class LocalCall:
@@ -41,3 +41,14 @@ class LocalCall:
         if self.kwargs:
             return context.run(self.fn, *item, **self.kwargs)
         return context.run(self.fn, *item)
+
+
+def trimmed(error: BaseException) -> BaseException:
+    """The error, with a traceback that begins in the user's code.
+
+    Our frames say nothing to the user, and would keep the worker's objects alive with the error.
+    """
+    frames = error.__traceback__
+    while frames is not None and frames.tb_frame.f_globals.get("__package__") == __package__:
+        frames = frames.tb_next
+    return error.with_traceback(frames)

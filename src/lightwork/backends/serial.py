@@ -20,7 +20,7 @@ from typing import Any
 from .. import current
 from ..core.events import Running
 from .base import Death, Parcel, Result, Sink, WorkerOptions
-from .local import LocalCall
+from .local import LocalCall, trimmed
 
 __all__ = ["SerialBackend", "cut_queue"]
 
@@ -180,7 +180,7 @@ class SerialBackend:
                     values.append(call.run(base + offset))
                 except BaseException as error:
                     values.append(None)
-                    errors[offset] = error
+                    errors[offset] = trimmed(error)
         finally:
             self._running.pop(worker, None)
             current._local.where = outside

@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 from .. import current
 from ..core.events import Running
 from .base import Death, Parcel, Result, Sink, WorkerOptions
-from .local import LocalCall
+from .local import LocalCall, trimmed
 
 __all__ = ["ThreadBackend"]
 
@@ -262,7 +262,7 @@ class ThreadBackend:
                 options.initializer(*options.initargs)
             except BaseException as error:
                 self._workers.pop(state.number, None)
-                self._sink.start_failed(state.number, error, fatal=True)
+                self._sink.start_failed(state.number, trimmed(error), fatal=True)
                 return
         self._sink.ready(state.number)
         clock = time.monotonic
@@ -361,7 +361,7 @@ class ThreadBackend:
         try:
             value = parcel.call.run(at)
         except BaseException as error:
-            wrong = error
+            wrong = trimmed(error)
         answer = _Answer(parcel, offset, value, wrong, started, time.monotonic())
         try:
             cell.pop()
