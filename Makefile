@@ -11,7 +11,8 @@ OTHERS ?= 3.11 3.12 3.13
 # the command and the documentation run on the main one.
 FAST := tests/core tests/wire tests/engine tests/backends tests/contract
 
-PYTEST_ARGS ?=
+# Most tests wait for processes to start, end or be killed: three at a time keep two cores busy.
+PYTEST_ARGS ?= -n 3
 MINUTES ?= 5
 PY := .venv/bin/python
 

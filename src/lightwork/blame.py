@@ -28,7 +28,9 @@ def shorten(value: object) -> str:
     """A short ``repr`` that never fails, whatever the object's own does."""
     try:
         return _repr.repr(value)
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         return f"<{type(value).__name__} object, whose repr() raises {type(error).__name__}>"
 
 

@@ -104,9 +104,9 @@ def test_crash_is_charged_to_the_running_call_only() -> None:
 
 def test_retry_of_an_error_waits_for_its_backoff() -> None:
     bench = Bench(workers=1, retry=Retry(2, on=ValueError, backoff=Backoff(5, jitter=0)))
-    answers = [ValueError("first"), "fine"]
+    answers: list[object] = [ValueError("first"), "fine"]
 
-    def moody() -> str:
+    def moody() -> object:
         answer = answers.pop(0)
         if isinstance(answer, Exception):
             raise answer
