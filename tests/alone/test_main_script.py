@@ -413,7 +413,8 @@ def test_standard_output_of_workers_arrives(tmp_path: Path) -> None:
     with Pool("processes", 2) as pool:
         list(pool.map(say, range(5)))
     """
-    done = run(source, tmp_path)
+    # Where Python is told not to buffer, print() writes in pieces, which may mix.
+    done = run(source, tmp_path, variables={"PYTHONUNBUFFERED": ""})
     assert done.status == 0
     assert sorted(done.out.splitlines()) == [f"word {n}" for n in range(5)]
     assert sorted(done.err.splitlines()) == [f"error {n}" for n in range(5)]

@@ -95,7 +95,7 @@ def test_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         OSError(2, "x", "y"),
         types.SimpleNamespace(a=1),
     ],
-    ids=repr,
+    ids=lambda value: type(value).__name__,
 )
 def test_not_plain(value: Any) -> None:
     """What runs code when it is rebuilt, or may be missing there, is not called plain."""
