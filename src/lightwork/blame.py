@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .backends.base import Death
-from .errors import (
-    LightworkError,
-    MemoryLimitExceeded,
-    PoolBroken,
-    TaskKilled,
-    TaskTimeout,
-    WorkerCrashed,
-)
+from .errors import LightworkError, TaskKilled, TaskTimeout
+
+if TYPE_CHECKING:
+    from .errors import PoolBroken, WorkerCrashed
 
 __all__ = ["annotate", "broken", "ended", "function_name", "shorten"]
 
@@ -110,6 +106,8 @@ def ended(
         return late
     if how == "killed":
         return TaskKilled(f"{call} was killed")
+    from .errors import MemoryLimitExceeded, WorkerCrashed  # not before they are needed: slow
+
     death = death or Death("crashed", None)
     crash: WorkerCrashed
     if how == "over-memory":
@@ -137,6 +135,8 @@ def broken(error: BaseException | None, *, initializer: bool) -> PoolBroken:
         text = f"the initializer of the workers failed: {type(error).__name__}: {error}"
     else:
         text = f"workers cannot be started: {type(error).__name__}: {error}"
+    from .errors import PoolBroken
+
     result = PoolBroken(text)
     result.__cause__ = error
     return result

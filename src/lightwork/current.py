@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -41,7 +40,6 @@ def _where() -> tuple[int, int, int, int] | None:
     return found
 
 
-@dataclass(frozen=True, slots=True)
 class Task:
     """The call that runs now.
 
@@ -51,10 +49,18 @@ class Task:
         worker: the number of its worker, from 1.
     """
 
-    index: int
-    attempt: int
-    worker: int
-    _lane: tuple[int, ...] | None = None
+    __slots__ = ("_lane", "attempt", "index", "worker")
+
+    def __init__(
+        self, index: int, attempt: int, worker: int, lane: tuple[int, ...] | None = None
+    ) -> None:
+        self.index = index
+        self.attempt = attempt
+        self.worker = worker
+        self._lane = lane
+
+    def __repr__(self) -> str:
+        return f"Task(index={self.index}, attempt={self.attempt}, worker={self.worker})"
 
     @property
     def rng(self) -> random.Random:

@@ -23,14 +23,18 @@ are cut by meaning: *you* asked for something that cannot be, the *world* broke 
 
 ``WorkerCrashed`` is charged to the one task that its worker was running; the pool goes on.
 ``PoolBroken`` ends the pool.
+
+Those with a parent in ``concurrent.futures`` live in ``crashes`` and are loaded when they are asked
+for: what they are built on takes longer to import than all of a worker process.
 """
 
 from __future__ import annotations
 
 import pickle
-from concurrent.futures import BrokenExecutor
-from concurrent.futures.process import BrokenProcessPool
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .crashes import MemoryLimitExceeded, PoolBroken, WorkerCrashed
 
 __all__ = [
     "CannotPickle",
@@ -48,6 +52,18 @@ __all__ = [
     "TaskTimeout",
     "WorkerCrashed",
 ]
+
+
+_CRASHES = ("MemoryLimitExceeded", "PoolBroken", "WorkerCrashed")
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _CRASHES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    value = globals()[name] = getattr(importlib.import_module("lightwork.crashes"), name)
+    return value
 
 
 def _rebuild(
@@ -74,14 +90,6 @@ class PoolClosed(LightworkError, RuntimeError):
     """
 
 
-class PoolBroken(LightworkError, BrokenExecutor):
-    """Workers cannot be started at all: the initializer fails, or the system refuses.
-
-    The cause (``__cause__``) is the initializer's exception or the system's. One worker's death
-    never raises this: that is ``WorkerCrashed``, charged to one task.
-    """
-
-
 class CannotPickle(LightworkError, pickle.PicklingError):
     """A function, argument or result cannot be pickled; the message names the part."""
 
@@ -102,46 +110,6 @@ class TaskTimeout(LightworkError, TimeoutError):
 
 class TaskKilled(LightworkError):
     """The task was running when ``Future.kill()`` ended it."""
-
-
-class WorkerCrashed(LightworkError, BrokenProcessPool):
-    """A worker process died while it ran this task; the pool itself goes on.
-
-    Attributes:
-        pid: the process id of the worker.
-        signal: the name of the signal that ended it (``"SIGSEGV"``), or None.
-        exitcode: its exit code; negative for a signal; None when nobody could know.
-        function: the name of the task's function.
-        index: the position of the call in its map, or the number of the submission.
-        arguments: the arguments, shortened, as text.
-        attempt: which attempt of the task it was, from 1.
-        peak_memory: the most memory that the worker ever held, in bytes, or None.
-        oom_killed: whether the kernel's out-of-memory killer was at work, or None if unknown.
-        traceback: the Python stacks at a fatal signal (by ``faulthandler``), or "".
-    """
-
-    pid: int | None = None
-    signal: str | None = None
-    exitcode: int | None = None
-    function: str | None = None
-    index: int | None = None
-    arguments: str | None = None
-    attempt: int = 1
-    peak_memory: int | None = None
-    oom_killed: bool | None = None
-    traceback: str = ""
-
-
-class MemoryLimitExceeded(WorkerCrashed, MemoryError):
-    """The task's worker went over ``Pool(memory_limit=)``, and was ended.
-
-    Attributes:
-        limit: the limit, in bytes.
-        used: the resident memory that was seen, in bytes.
-    """
-
-    limit: int | None = None
-    used: int | None = None
 
 
 class RemoteError(LightworkError):

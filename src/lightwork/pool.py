@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import importlib
+import sys
 import time
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterable
@@ -117,7 +119,7 @@ class Pool(concurrent.futures.Executor):
         if kind == "serial":
             workers = 2**31  # one for each task that a task waits for; they cost nothing
         engine = Engine(
-            _load(kind),
+            _load(kind, start_method),
             WorkerOptions(
                 initializer=initializer,
                 initargs=tuple(initargs),
@@ -451,7 +453,14 @@ def _default_workers(kind: str) -> int:
     return min(32, cpus + 4) if kind == "threads" else cpus
 
 
-def _load(kind: str) -> Backend:
+def _load(kind: str, start_method: str | None) -> Backend:
+    if kind == "processes" and "lightwork.backends.processes.backend" not in sys.modules:
+        # The fork server boots while we import what talks to it: half of the time to the first
+        # result of a program's first pool. Should it fail, it will be said at the first launch.
+        from .backends.processes.launch import launcher
+
+        with contextlib.suppress(OSError):
+            launcher(start_method).warm("lightwork.backends.processes.worker:main")
     module, name = _BACKENDS[kind].split(":")
     backend: Backend = getattr(importlib.import_module(f"lightwork.backends.{module}"), name)()
     return backend

@@ -27,7 +27,7 @@ from concurrent.futures import CancelledError
 from itertools import chain, islice, repeat
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .errors import CannotPickle, PoolBroken, PoolClosed
+from .errors import CannotPickle, LightworkError
 from .future import Failure
 from .pump import slices
 
@@ -304,7 +304,7 @@ class Stream:
         self._add(chunk)
         try:
             self._engine.submit_chunk(call, chunk, self._family, start)
-        except (PoolClosed, PoolBroken) as error:
+        except LightworkError as error:  # closed, or broken
             errors: dict[int, BaseException] = dict.fromkeys(range(len(items)), error)
             chunk._settle(0, [None] * len(items), errors, (0, None, 0.0, 0.0), time.monotonic())
 

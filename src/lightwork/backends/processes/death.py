@@ -5,6 +5,8 @@ from __future__ import annotations
 import signal
 
 from ...core.events import Running
+
+# Now, not when it is needed: there may be no descriptor left to open its file with.
 from ...errors import WorkerCrashed
 from ..base import Death
 from . import limits, page

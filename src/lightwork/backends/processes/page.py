@@ -20,7 +20,6 @@ import marshal
 import mmap
 import os
 import struct
-import tempfile
 from typing import Any
 
 __all__ = ["Page", "create"]
@@ -77,6 +76,8 @@ def create() -> int:
     if hasattr(os, "memfd_create"):
         fd = os.memfd_create("lightwork-page", os.MFD_CLOEXEC)
     else:
+        import tempfile  # late: what has memfd_create does not need it
+
         fd, path = tempfile.mkstemp(prefix="lightwork-page-")
         os.unlink(path)
     try:
