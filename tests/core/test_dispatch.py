@@ -366,7 +366,7 @@ def test_chunks_grow_with_the_evidence() -> None:
         calls = scheduler.chunk_calls(family)
         record.learn(calls * 2e-6, calls)
         sizes.append(calls)
-    assert sizes == [1, 8, 72, 648, 750]
+    assert sizes == [1, 8, 72, 648, 2000]
     record.learn(1.0, 1)
     assert scheduler.chunk_calls(family) == 1
 

@@ -37,10 +37,10 @@ STEAL_LEAST = 0.25e-3
 CUT_LEAST = 0.5e-3
 """Seconds that a piece of a divided task is expected to take at least."""
 
-CHUNK = 1.5e-3
+CHUNK = 4e-3
 """Seconds that a chunk of a map is expected to take."""
 
-CHUNK_ALONE = 1e-3
+CHUNK_ALONE = 4e-3
 """Calls expected to be longer than this are not put into chunks."""
 
 CHUNK_MOST = 16384
