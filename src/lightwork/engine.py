@@ -50,6 +50,9 @@ __all__ = ["Engine", "live_engines"]
 TINY = 20e-6
 """Calls expected to be shorter than this many seconds may be answered in groups."""
 
+TINY_KNOWN = 100
+"""Calls that must have been measured before that."""
+
 
 class Engine:
     """Runs tasks on one backend."""
@@ -429,8 +432,12 @@ class Engine:
                 known = family
                 options = families[family]
                 mean = self._scheduler.expected(family)
-                tiny = mean is not None and mean < TINY and not options.exact
-                flags = (options.timeout is not None, tiny, options.exact)
+                # A result that waits for company is held back by a long call behind it, so each
+                # travels alone until the family is known; see TINY_KNOWN.
+                known_well = self._scheduler.measured(family) >= TINY_KNOWN
+                exact = options.exact or not known_well
+                tiny = mean is not None and mean < TINY and not exact
+                flags = (options.timeout is not None, tiny, exact)
             parcels.append(
                 Parcel(task, attempt, lo, hi, entry._base, entry._index, entry._call, *flags)
             )

@@ -120,7 +120,8 @@ def test_a_second_interrupt_ends_it_at_once(start: Start, tmp_path: Path) -> Non
     process.send_signal(signal.SIGINT)
     process.send_signal(signal.SIGINT)
     finish(process, 1.0)
-    assert process.returncode == 130
+    # The second one may hit Python's own way out, which ends by the signal: 130 to a shell, too.
+    assert process.returncode in (130, -signal.SIGINT)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -218,6 +218,11 @@ class Scheduler:
         known = self._families.get(family)
         return None if known is None or known.mean == inf else known.mean
 
+    def measured(self, family: int) -> int:
+        """How many calls of the family have been measured."""
+        known = self._families.get(family)
+        return 0 if known is None else known.seen
+
     def chunk_calls(self, family: int) -> int:
         """How many calls a map should put into its next task."""
         known = self._families.get(family)
