@@ -272,7 +272,12 @@ class Engine:
         """Wait until the engine has ended; at once from a thread that it needs itself."""
         if threading.current_thread() is self._pump.thread or self._backend.inside():
             return self._finished.is_set()
-        if not any(self._finished.wait(moment) for moment in slices(timeout)):
+        for moment in slices(timeout):
+            if self._finished.wait(0.01 if self._pump.refused else moment):
+                break
+            if self._pump.refused and self._step(0.01):
+                self._end()
+        if not self._finished.is_set():
             return False
         self._pump.join()
         self._backend.join()

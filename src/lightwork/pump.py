@@ -79,6 +79,7 @@ class Pump:
         self._asleep = False  # the pump thread is parked without a time limit
         self._stopped = False
         self.thread: threading.Thread | None = None
+        self.refused = False
         self.helper: int | None = None  # the thread of the caller that holds the baton
         self.helped: _Waiting | None = None  # and what it waits for
 
@@ -86,7 +87,11 @@ class Pump:
         """Start the pump thread, if it does not run yet."""
         if self.thread is None and not self._stopped:
             self.thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-            self.thread.start()
+            try:
+                self.thread.start()
+            except RuntimeError:
+                # CPython 3.12 starts no thread while it shuts down: who waits drives `step`.
+                self.thread, self.refused = None, True
 
     def join(self) -> None:
         """Wait for the pump thread, which is known to end."""
