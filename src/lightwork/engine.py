@@ -179,8 +179,7 @@ class Engine:
     def submit_chunk(self, call: Any, chunk: Chunk, family: int, index: int) -> None:
         """Accept calls of a map, the first of which is item `index`. Raises as `submit`."""
         with self._lock:
-            if self._closed is not None:
-                self._refuse()
+            self.check_open()
             calls = call.calls
             owed = self._accept(Entry(call, chunk, family, index, 0, calls), family, calls)
         if owed is not None:

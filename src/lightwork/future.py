@@ -151,30 +151,27 @@ class Future(concurrent.futures.Future[Any]):
     def set_result(self, result: Any) -> None:
         """For executors: store the result, tell who waits."""
         engine = self._engine
-        with _guard:
-            if self._made_condition is None and self._state in (PENDING, RUNNING):
-                self._result = result
-                self._state = FINISHED
-                if engine is not None:
-                    engine.stir(self)
-                return
-        super().set_result(result)
+        if not self._store(result, None):
+            super().set_result(result)
         if engine is not None:
             engine.stir(self)
 
     def set_exception(self, exception: BaseException | None) -> None:
         """For executors: store the exception, tell who waits."""
         engine = self._engine
-        with _guard:
-            if self._made_condition is None and self._state in (PENDING, RUNNING):
-                self._exception = exception
-                self._state = FINISHED
-                if engine is not None:
-                    engine.stir(self)
-                return
-        super().set_exception(exception)
+        if not self._store(None, exception):
+            super().set_exception(exception)
         if engine is not None:
             engine.stir(self)
+
+    def _store(self, result: Any, exception: BaseException | None) -> bool:
+        """Finish a future that nobody waits for. False: somebody does, or it has ended."""
+        with _guard:
+            if self._made_condition is not None or self._state not in (PENDING, RUNNING):
+                return False
+            self._result, self._exception = result, exception
+            self._state = FINISHED
+            return True
 
     # -- what the caller may ask ---------------------------------------------------------------
 

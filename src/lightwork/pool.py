@@ -457,10 +457,10 @@ def _load(kind: str, start_method: str | None) -> Backend:
     if kind == "processes" and "lightwork.backends.processes.backend" not in sys.modules:
         # The fork server boots while we import what talks to it: half of the time to the first
         # result of a program's first pool. Should it fail, it will be said at the first launch.
-        from .backends.processes.launch import launcher
+        from .backends.processes.launch import WORKER, launcher
 
         with contextlib.suppress(OSError):
-            launcher(start_method).warm("lightwork.backends.processes.worker:main")
+            launcher(start_method).warm(WORKER)
     module, name = _BACKENDS[kind].split(":")
     backend: Backend = getattr(importlib.import_module(f"lightwork.backends.{module}"), name)()
     return backend

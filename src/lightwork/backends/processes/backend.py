@@ -33,7 +33,7 @@ from ...wire.segments import Arena
 from ..base import Death, Parcel, Sink, WorkerOptions
 from . import calls, death, limits, page
 from .channel import Channel, News
-from .launch import Exit, Launcher, Spec, launcher, parent_only
+from .launch import WORKER, Exit, Launcher, Spec, launcher, parent_only
 
 __all__ = ["ProcessBackend"]
 
@@ -49,7 +49,6 @@ LEAVING = 30.0
 SAMPLE = 0.03
 """Seconds between two looks at the memory of busy workers, if there is a limit to it."""
 
-_ENTRY = "lightwork.backends.processes.worker:main"
 _MOST_MODULES = 64
 
 
@@ -257,7 +256,7 @@ class ProcessBackend:
         limit = options.memory_limit
         # The fields of worker.Config; here nobody else needs that module.
         config = marshal.dumps((worker, self._initializer, self._initargs, limit, threads))
-        return Spec(_ENTRY, fds, config, tuple(self._modules), self._env)
+        return Spec(WORKER, fds, config, tuple(self._modules), self._env)
 
     def _prepare_waiting(self) -> None:
         """Make what the pump waits on. Raises OSError where descriptors are used up."""

@@ -31,6 +31,7 @@ from .boot import parent_only
 
 __all__ = [
     "START_METHODS",
+    "WORKER",
     "Child",
     "Exit",
     "Launcher",
@@ -38,6 +39,9 @@ __all__ = [
     "launcher",
     "parent_only",
 ]
+
+WORKER = "lightwork.backends.processes.worker:main"
+"""The entry of a pool's worker."""
 
 START_METHODS = ("forkserver", "spawn", "fork")
 
