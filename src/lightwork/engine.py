@@ -26,7 +26,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -271,11 +271,10 @@ class Engine:
         """Wait until the engine has ended; at once from a thread that it needs itself."""
         if threading.current_thread() is self._pump.thread or self._backend.inside():
             return self._finished.is_set()
-        for moment in slices(timeout):
-            if self._finished.wait(0.01 if self._pump.refused else moment):
+        for moment in self.moments(timeout):
+            if self._finished.wait(0.0 if self._pump.refused else moment):
                 break
-            if self._pump.refused and self._step(0.01):
-                self._end()
+            self.drive(moment)
         if not self._finished.is_set():
             return False
         self._pump.join()
@@ -512,8 +511,20 @@ class Engine:
 
     def help(self, future: Future, timeout: float | None) -> None:
         """Let the calling thread, which waits for `future`, do the pump's waiting."""
-        if self._backend.has_pump:
+        if self._backend.has_pump or self._pump.refused:
             self._pump.help(future, timeout)
+
+    def moments(self, timeout: float | None) -> Iterator[float | None]:
+        """The `slices` of a wait in which the waiter may have to `drive`."""
+        return slices(timeout, divide=self._pump.thread is None)
+
+    def drive(self, seconds: float | None) -> bool:
+        """Do the pump's work for a while, if there is no thread for it and none can be started."""
+        if not self._pump.refused:
+            return False
+        if self._step(seconds):
+            self._end()
+        return True
 
     def stir(self, future: Future) -> None:
         """A future was finished by somebody else than us: a caller may be waiting for it."""

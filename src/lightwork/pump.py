@@ -155,7 +155,8 @@ class Pump:
 
         May return early, or at once: then the caller waits in the ordinary way.
         """
-        if self.thread is None or self._stopped or not self._take_baton():
+        nobody = self.thread is None and not self.refused
+        if nobody or self._stopped or not self._take_baton():
             return
         try:
             with _SignalsLater(self._wake) as interrupted:
@@ -197,13 +198,14 @@ SLICE = 0.5
 """Seconds for which the main thread sleeps on a lock at most."""
 
 
-def slices(timeout: float | None) -> Iterator[float | None]:
+def slices(timeout: float | None, *, divide: bool = False) -> Iterator[float | None]:
     """Divide a wait on a lock: yields how long to wait next, until `timeout` is over.
 
     CPython can lose the wake-up of a signal that arrives as the main thread begins to wait on a
-    lock: Ctrl-C is noted, and nobody looks. So the main thread looks up from time to time.
+    lock: Ctrl-C is noted, and nobody looks. So the main thread looks up from time to time; with
+    `divide` any other does, too.
     """
-    main = threading.get_ident() == threading.main_thread().ident
+    main = divide or threading.get_ident() == threading.main_thread().ident
     until = None if timeout is None else time.monotonic() + timeout
     while True:
         left = None if until is None else max(0.0, until - time.monotonic())

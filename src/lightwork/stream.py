@@ -29,7 +29,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .errors import CannotPickle, LightworkError
 from .future import Failure
-from .pump import slices
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -369,11 +368,14 @@ class Stream:
                     raise TimeoutError(
                         f"map() was not finished within timeout={self._options.timeout:g} s"
                     )
+            moment = next(self._engine.moments(timeout))
+            if self._engine.drive(moment):
+                continue
             with self._arrived:
                 if self._news == seen:  # else something came between looking and locking
                     self._waiting = True
                     try:
-                        self._arrived.wait(next(slices(timeout)))
+                        self._arrived.wait(moment)
                     finally:
                         self._waiting = False
 
