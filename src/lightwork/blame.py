@@ -7,10 +7,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from .backends.base import Death
-from .errors import LightworkError, TaskKilled, TaskTimeout
+from .errors import LightworkError, PoolBroken, TaskKilled, TaskTimeout
 
 if TYPE_CHECKING:
-    from .errors import PoolBroken, WorkerCrashed
+    from .errors import WorkerCrashed
 
 __all__ = ["annotate", "broken", "ended", "function_name", "shorten"]
 
@@ -106,7 +106,7 @@ def ended(
         return late
     if how == "killed":
         return TaskKilled(f"{call} was killed")
-    from .errors import MemoryLimitExceeded, WorkerCrashed  # not before they are needed: slow
+    from .errors import MemoryLimitExceeded, WorkerCrashed  # loaded with the process backend
 
     death = death or Death("crashed", None)
     crash: WorkerCrashed
@@ -135,8 +135,6 @@ def broken(error: BaseException | None, *, initializer: bool) -> PoolBroken:
         text = f"the initializer of the workers failed: {type(error).__name__}: {error}"
     else:
         text = f"workers cannot be started: {type(error).__name__}: {error}"
-    from .errors import PoolBroken
-
     result = PoolBroken(text)
     result.__cause__ = error
     return result

@@ -1,23 +1,12 @@
-"""The errors that have a parent in ``concurrent.futures``. See ``errors``, where they are found."""
+"""The errors that have a parent in ``concurrent.futures.process``. See ``errors``."""
 
 from __future__ import annotations
 
-from concurrent.futures import BrokenExecutor
 from concurrent.futures.process import BrokenProcessPool
 
 from .errors import LightworkError
 
-__all__ = ["MemoryLimitExceeded", "PoolBroken", "WorkerCrashed"]
-
-
-class PoolBroken(LightworkError, BrokenExecutor):
-    """Workers cannot be started at all: the initializer fails, or the system refuses.
-
-    The cause (``__cause__``) is the initializer's exception or the system's. One worker's death
-    never raises this: that is ``WorkerCrashed``, charged to one task.
-    """
-
-    __module__ = "lightwork.errors"
+__all__ = ["MemoryLimitExceeded", "WorkerCrashed"]
 
 
 class WorkerCrashed(LightworkError, BrokenProcessPool):

@@ -395,12 +395,12 @@ class Engine:
         pump = self._pump
         helping = pump.helper == threading.get_ident()
         for target, action, args in owed:
-            if helping and target._has_listeners():
+            if helping and target is not None and target._has_listeners():
                 self._deferred.append(partial(action, *args))
                 pump.stir()
             else:
                 action(*args)
-                if pump.helped is target and not helping:
+                if target is not None and pump.helped is target and not helping:
                     self._backend.wake()
 
     def _damaged(self, error: BaseException) -> None:

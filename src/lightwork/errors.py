@@ -24,8 +24,10 @@ are cut by meaning: *you* asked for something that cannot be, the *world* broke 
 ``WorkerCrashed`` is charged to the one task that its worker was running; the pool goes on.
 ``PoolBroken`` ends the pool.
 
-Those with a parent in ``concurrent.futures`` live in ``crashes`` and are loaded when they are asked
-for: what they are built on takes longer to import than all of a worker process.
+Those with a parent in ``concurrent.futures`` live in ``broken`` and ``crashes``, and are loaded
+when they are asked for: what they are built on takes longer to import than a worker process.
+Whoever may have to raise one loads it in time, though: without a free descriptor, or while the
+interpreter ends, it is too late for an import.
 """
 
 from __future__ import annotations
@@ -34,7 +36,8 @@ import pickle
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .crashes import MemoryLimitExceeded, PoolBroken, WorkerCrashed
+    from .broken import PoolBroken
+    from .crashes import MemoryLimitExceeded, WorkerCrashed
 
 __all__ = [
     "CannotPickle",
@@ -54,15 +57,19 @@ __all__ = [
 ]
 
 
-_CRASHES = ("MemoryLimitExceeded", "PoolBroken", "WorkerCrashed")
+_HOMES = {
+    "MemoryLimitExceeded": "lightwork.crashes",
+    "PoolBroken": "lightwork.broken",
+    "WorkerCrashed": "lightwork.crashes",
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _CRASHES:
+    if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import importlib
 
-    value = globals()[name] = getattr(importlib.import_module("lightwork.crashes"), name)
+    value = globals()[name] = getattr(importlib.import_module(_HOMES[name]), name)
     return value
 
 
