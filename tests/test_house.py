@@ -31,6 +31,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "backends.base": {"core"},
     "blame": {"backends.base", *BASE},
     "future": {"errors", "pump"},
+    "bunch": {"future"},  # futures whose calls travel together
     "pump": set(),  # who waits; knows nothing of what for
     "backends.local": set(),  # calls that run in this very process
     "observe": BASE,
@@ -39,7 +40,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         for one in BACKENDS
     },
     "ledger": ENGINE,  # what the engine knows of its tasks
-    "engine": {*ENGINE, "ledger", "pump"},
+    "engine": {*ENGINE, "bunch", "ledger", "pump"},
     "exits": {"engine"},
     "stream": {*BASE, "engine", "future", "pump"},
     "journal": BASE,

@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import blame
 from .backends.base import Backend, Death, Parcel, Result, WorkerOptions
+from .bunch import MOST, Bunch
 from .core import commands as do
 from .core import events as ev
 from .core.retry import FamilyPolicy
@@ -81,6 +82,8 @@ class Engine:
         self._lock = threading.RLock()  # an RLock, since the collector may run us inside us
         self._ledger = Ledger(clock, options.memory_limit)
         self._submitted = 0
+        self._backlog: list[Future] = []  # accepted while all were busy: see `_take_in`
+        self._combines = backend.combines
         self._deaths: dict[int, Death] = {}
         self._alive: dict[int, None] = {}
         self._arrived: Sequence[Arrived] = ()
@@ -172,6 +175,11 @@ class Engine:
             future._family = family
             future._index = self._submitted
             self._submitted += 1
+            if self._combines and not self._scheduler.hungry:
+                # Nobody waits for it: it is told to the scheduler with what comes behind it,
+                # before the next thing that happens.
+                self._backlog.append(future)
+                return
             owed = self._accept(future, family, 1)
         if owed is not None:
             self._after(owed)
@@ -187,12 +195,11 @@ class Engine:
 
     def _accept(self, entry: Entry | Future, family: int, calls: int) -> Owed | None:
         """Locked. Returns what `_after` is to do, if anything."""
-        scheduler = self._scheduler
-        task = scheduler.new_task()
-        self._ledger.entries[task] = entry
-        entry._target._carved(task)
         try:
-            commands = scheduler.handle(ev.Submitted(task, family, calls), self._clock())
+            if self._backlog:
+                self._take_in()
+            task = self._file(entry)
+            commands = self._scheduler.handle(ev.Submitted(task, family, calls), self._clock())
             if not commands:
                 return None
             self._carry_out(commands)
@@ -201,26 +208,72 @@ class Engine:
             raise
         return self._leave()
 
+    def _file(self, entry: Entry | Future) -> int:
+        """Locked. Give an entry its task."""
+        task = self._scheduler.new_task()
+        self._ledger.entries[task] = entry
+        entry._target._carved(task)
+        return task
+
+    def _take_in(self) -> None:
+        """Locked. Tell the scheduler what was submitted while all were busy, before anything else.
+
+        What could be sent, or would start a worker, never waits here (``Scheduler.hungry``), so
+        whatever waits is taken in before an event that lets it be sent.
+        """
+        backlog, self._backlog = self._backlog, []
+        handle, now = self._scheduler.handle, self._clock()
+        start = 0
+        while start < len(backlog):
+            family, index = backlog[start]._family, backlog[start]._index
+            end = start + 1
+            most = min(len(backlog), start + MOST)
+            while end < most and backlog[end]._family == family:
+                end += 1
+            for call, count in self._backend.combine([one._call for one in backlog[start:end]]):
+                if count == 1:
+                    task = self._file(backlog[start])
+                else:
+                    bunch = Bunch(call, backlog[start : start + count])
+                    task = self._file(Entry(call, bunch, family, index, 0, count))
+                self._carry_out(handle(ev.Submitted(task, family, count, count > 1), now))
+                start += count
+                index += count
+
     def cancel(self, tasks: Iterable[int]) -> None:
         """Let these tasks not start, as far as they have not."""
         self._say(*[ev.CancelAsked(task) for task in tasks])
 
-    def kill(self, task: int) -> bool:
-        """End a task even while it runs; return False if it has ended, or never was."""
+    def cancel_future(self, future: Future) -> None:
+        """Let this call not start, if it has not."""
+        self._unwant(future, ev.CancelAsked)
+
+    def kill_future(self, future: Future) -> bool:
+        """End a call even while it runs; return False if it has ended, or never was."""
+        return self._unwant(future, ev.KillAsked)
+
+    def _unwant(self, future: Future, event: type[ev.CancelAsked | ev.KillAsked]) -> bool:
         with self._lock:
-            if task not in self._ledger.entries:
+            if self._backlog:
+                self._say()
+            place = self._ledger.place(future)
+            if place is None:
                 return False
-        self._say(ev.KillAsked(task))
+            self._say(event(*place))
         return True
 
-    def is_running(self, task: int) -> bool:
-        """Whether a worker is at this task now."""
+    def is_running(self, future: Future) -> bool:
+        """Whether a worker is at this call now."""
         with self._lock:
-            entry = self._ledger.entries.get(task)
-            if entry is None or entry._worker is None or entry._worker not in self._alive:
+            place = self._ledger.place(future)
+            if place is None:
                 return False
-            running = self._backend.inspect(entry._worker)
-            return running is not None and running.task == task
+            task, offset = place
+            worker = self._ledger.entries[task]._worker
+            if worker is None or worker not in self._alive:
+                return False
+            running = self._backend.inspect(worker)
+            return running is not None and running.task == task and offset in (-1, running.offset)
 
     def resize(self, workers: int) -> None:
         """Hold this many workers from now on."""
@@ -229,6 +282,8 @@ class Engine:
     def statistics(self) -> Statistics:
         """What is going on now."""
         with self._lock:
+            if self._backlog:
+                self._say()
             return self._scheduler.statistics()
 
     def close(self, *, cancel: bool, why: str = "the pool was shut down") -> None:
@@ -258,7 +313,11 @@ class Engine:
             if self._finished.is_set():
                 return
             self._aborted = True
-            self._ledger.abandon(TaskKilled(f"{why}, and its workers were ended"))
+            error = TaskKilled(f"{why}, and its workers were ended")
+            self._ledger.abandon(error, self._span)
+            for future in self._backlog:
+                self._ledger.owed.append((future, future._cancelled, (0, 1)))
+            self._backlog = []
             for worker in list(self._alive):
                 self._backend.kill(worker, "killed")
             if not self._alive:
@@ -266,6 +325,13 @@ class Engine:
             owed = self._leave()
         self._after(owed)
         self._backend.wake()
+
+    def _span(self, task: int) -> tuple[int, int] | None:
+        """Between which offsets the open calls of a task are, if the scheduler still knows."""
+        try:
+            return self._scheduler.span(task)
+        except Exception:
+            return None
 
     def wait_finished(self, timeout: float | None = None) -> bool:
         """Wait until the engine has ended; at once from a thread that it needs itself."""
@@ -311,6 +377,8 @@ class Engine:
                 return  # everything was settled then
             entries = self._ledger.entries
             try:
+                if self._backlog:
+                    self._take_in()
                 for result in results:
                     task, attempt, lo, hi, _, errors, _, spent = result
                     entry = entries.get(task)
@@ -345,6 +413,8 @@ class Engine:
             if self._aborted:
                 return
             try:
+                if self._backlog:
+                    self._take_in()
                 for event in events:
                     self._handle(event)
             except BaseException as error:
@@ -400,8 +470,10 @@ class Engine:
                 pump.stir()
             else:
                 action(*args)
-                if target is not None and pump.helped is target and not helping:
-                    self._backend.wake()
+        if not helping:
+            helped = pump.helped
+            if helped is not None and helped.done():
+                self._backend.wake()
 
     def _damaged(self, error: BaseException) -> None:
         """Something escaped while the state was being changed: nothing may wait for it now."""
@@ -590,6 +662,9 @@ def _after_fork_in_child() -> None:
         lost = PoolClosed(engine._closed)
         for entry in list(engine._ledger.entries.values()):
             entry._target._orphaned(lost)
+        for future in engine._backlog:
+            future._orphaned(lost)
+        engine._backlog = []
         engine._finished = threading.Event()
         engine._finished.set()
     _engines.clear()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from .pump import slices
 
 if TYPE_CHECKING:
+    from .bunch import Bunch
     from .engine import Engine
 
 __all__ = ["Failure", "Future", "TaskInfo"]
@@ -58,7 +59,7 @@ class Failure:
         return False
 
 
-_guard = threading.Lock()
+guard = threading.Lock()
 """Held for a moment by whoever gives a future its condition, or finishes one without."""
 
 
@@ -71,8 +72,8 @@ class Future(concurrent.futures.Future[Any]):
     largest part: eight objects, half of the cost of a submission. So a future gets its condition
     (and its lists of waiters and callbacks) when it is first asked for:
 
-    1. whoever waits asks for ``_condition``: it is made under `_guard`;
-    2. whoever finishes looks under `_guard`: where there is none, nobody waits, and the outcome
+    1. whoever waits asks for ``_condition``: it is made under `guard`;
+    2. whoever finishes looks under `guard`: where there is none, nobody waits, and the outcome
        is simply stored; else all goes its usual way. A waiter that comes later finds FINISHED.
     """
 
@@ -94,6 +95,7 @@ class Future(concurrent.futures.Future[Any]):
     _base = 0
     _open = 1
     _worker: int | None = None
+    _bunch: Bunch | None = None  # of whose task it is call number `_base`
     _submitted: float = 0.0
     _finished: float | None = None
     _run: tuple[int, int | None, float, float] | None = None  # attempt, worker, started, seconds
@@ -105,9 +107,12 @@ class Future(concurrent.futures.Future[Any]):
     def _condition(self) -> threading.Condition:  # type: ignore[override]
         made = self._made_condition
         if made is None:
-            with _guard:
+            with guard:
                 made = self._made_condition
                 if made is None:
+                    bunch = self._bunch
+                    if bunch is not None:
+                        bunch.watched = True
                     self._waiters: list[Any] = []
                     self._done_callbacks: list[Any] = []
                     made = self._made_condition = threading.Condition()
@@ -166,7 +171,7 @@ class Future(concurrent.futures.Future[Any]):
 
     def _store(self, result: Any, exception: BaseException | None) -> bool:
         """Finish a future that nobody waits for. False: somebody does, or it has ended."""
-        with _guard:
+        with guard:
             if self._made_condition is not None or self._state not in (PENDING, RUNNING):
                 return False
             self._result, self._exception = result, exception
@@ -181,7 +186,7 @@ class Future(concurrent.futures.Future[Any]):
         if engine is None:
             return super().cancel()
         if self._state in (PENDING, RUNNING):
-            engine.cancel([self._task])
+            engine.cancel_future(self)
         return self.cancelled()
 
     def kill(self) -> bool:
@@ -192,7 +197,7 @@ class Future(concurrent.futures.Future[Any]):
         is written off, and goes on unobserved. Waits for the end of the call.
         """
         engine = self._engine
-        if engine is None or not engine.kill(self._task):
+        if engine is None or not engine.kill_future(self):
             return self.cancel()
         from .errors import TaskKilled
 
@@ -203,7 +208,7 @@ class Future(concurrent.futures.Future[Any]):
         engine = self._engine
         if engine is None or self._state != PENDING:
             return super().running()
-        return engine.is_running(self._task)
+        return engine.is_running(self)
 
     @property
     def info(self) -> TaskInfo:
@@ -261,7 +266,7 @@ class Future(concurrent.futures.Future[Any]):
 
     def _forget(self) -> None:
         """Hold the arguments no longer than needed."""
-        self._engine = self._call = self._fn = self._kwargs = None
+        self._engine = self._call = self._bunch = self._fn = self._kwargs = None
         self._args = ()
 
     def _carved(self, task: int) -> None:

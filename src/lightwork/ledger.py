@@ -54,7 +54,7 @@ class Entry:
     collector tracks costs a waiting task 0.5 µs): it has the same attributes.
     """
 
-    __slots__ = ("_base", "_call", "_family", "_index", "_open", "_target", "_worker")
+    __slots__ = ("_base", "_call", "_calls", "_family", "_index", "_open", "_target", "_worker")
 
     def __init__(
         self, call: Any, target: Target, family: int, index: int, base: int, calls: int
@@ -64,6 +64,7 @@ class Entry:
         self._family = family
         self._index = index  # of call 0 of `call`
         self._base = base  # offset 0 of the task is call number `base` of `call`
+        self._calls = calls  # at its beginning; the last of them may be carved out of it
         self._open = calls  # calls that have no outcome yet
         self._worker: int | None = None
 
@@ -206,13 +207,29 @@ class Ledger:
             (entry._target, entry._target._settle, (first, values, errors, run, self._clock()))
         )
 
-    def abandon(self, error: BaseException) -> None:
-        """End everything: what was sent to a worker with `error`, the rest as cancelled."""
+    def place(self, future: Future) -> tuple[int, int] | None:
+        """The task of which a future is a call, and its offset there (-1: all of it). None: it
+        has ended, or it was not accepted."""
+        entries, bunch = self.entries, future._bunch
+        if bunch is None:
+            return (future._task, -1) if future._task in entries else None
+        at = future._base
+        for task in reversed(bunch.tasks):  # what was carved out later has it
+            entry = entries.get(task)
+            if isinstance(entry, Entry) and 0 <= at - entry._base < entry._calls:
+                return task, at - entry._base
+        return None
+
+    def abandon(self, error: BaseException, span: Callable[[int], tuple[int, int] | None]) -> None:
+        """End everything: what was sent to a worker with `error`, the rest as cancelled.
+
+        `span`: tells between which offsets the open calls of a task are.
+        """
         for task, entry in list(self.entries.items()):
-            base = entry._base
+            lo, hi = span(task) or (0, entry._open)
             if entry._worker is None:
-                span = base, base + entry._open
-                self.owed.append((entry._target, entry._target._cancelled, span))
+                calls = entry._base + lo, entry._base + hi
+                self.owed.append((entry._target, entry._target._cancelled, calls))
             else:
-                self.fail(entry, 0, entry._open, error, 1, entry._worker)
+                self.fail(entry, lo, hi, error, 1, entry._worker)
             self.entries.pop(task, None)

@@ -44,6 +44,7 @@ class FakeBackend:
     kind = "fake"
     has_pump = False
     keeps_time = True
+    combines = False
 
     def __init__(self, *, can_kill: bool = True) -> None:
         self.can_kill = can_kill
@@ -65,6 +66,10 @@ class FakeBackend:
 
     def prepare_chunk(self, fn: Callable[..., Any], items: list[Any], star: bool) -> LocalCall:
         return LocalCall(fn, items, star, None)
+
+    def combine(self, waiting: Sequence[Any]) -> list[tuple[Any, int]]:
+        """Nothing is combined."""
+        return [(call, 1) for call in waiting]
 
     def start(self, worker: int) -> None:
         self.queues[worker] = deque()

@@ -180,3 +180,29 @@ class Account:
 
     def __call__(self, x: int) -> int:
         return self.total * x
+
+
+def square_or_pass_gate(n: int, started: str, path: str) -> int:
+    """Square a number; with a gate, say that it has started, and wait there first."""
+    if path:
+        start_and_pass_gate(started, path)
+    return n * n
+
+
+def fail_at_first(folder: str, n: int, every: int) -> int:
+    """Raise the first time that it is called for each `every`-th number."""
+    if n % every == 0:
+        seen = os.path.join(folder, f"seen-{n}")
+        if not os.path.exists(seen):
+            open(seen, "x").close()
+            raise ValueError(n)
+    return n
+
+
+def crash_or_hang(n: int, crash: int, hang: int) -> int:
+    """End the process for one number, take for ever for another."""
+    if n == crash:
+        os.kill(os.getpid(), 9)
+    if n == hang:
+        time.sleep(60)
+    return n

@@ -48,9 +48,13 @@ class Machine(RuleBasedStateMachine):
         return workers[at % len(workers)]
 
     @precondition(lambda self: not (self.world.closed or self.world.broken))
-    @rule(family=st.integers(0, len(POLICIES) - 1), calls=st.sampled_from((1, 1, 1, 2, 5, 40)))
-    def submit(self, family: int, calls: int) -> None:
-        self.world.submit(family, calls)
+    @rule(
+        family=st.integers(0, len(POLICIES) - 1),
+        calls=st.sampled_from((1, 1, 1, 2, 5, 40)),
+        loose=st.booleans(),
+    )
+    def submit(self, family: int, calls: int, loose: bool) -> None:
+        self.world.submit(family, calls, loose)
 
     @precondition(lambda self: self.world.workers)
     @rule(
@@ -87,10 +91,12 @@ class Machine(RuleBasedStateMachine):
         world.repeat(at % len(world.past), number)
 
     @precondition(lambda self: self.world.scheduler._book.tasks)
-    @rule(at=which, kill=st.booleans())
-    def unwanted(self, at: int, kill: bool) -> None:
+    @rule(at=which, kill=st.booleans(), one=st.none() | st.integers(0, 40))
+    def unwanted(self, at: int, kill: bool, one: int | None) -> None:
         tasks = list(self.world.scheduler._book.tasks)
-        (self.world.kill if kill else self.world.cancel)(tasks[at % len(tasks)])
+        task = tasks[at % len(tasks)]
+        offset = -1 if one is None else self.world.offset(task, one)
+        (self.world.kill if kill else self.world.cancel)(task, offset)
 
     @rule(workers=st.integers(1, 6))
     def resize(self, workers: int) -> None:

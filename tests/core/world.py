@@ -15,7 +15,7 @@ from typing import Any
 
 from lightwork.core import commands as do
 from lightwork.core import events as ev
-from lightwork.core.records import TASK_MOVES, WORKER_MOVES, Carved, Task, Worker
+from lightwork.core.records import TASK_MOVES, WORKER_MOVES, Carved, Loose, Task, Worker
 from lightwork.core.retry import FamilyPolicy
 from lightwork.core.scheduler import Scheduler
 from lightwork.options import Backoff
@@ -34,6 +34,16 @@ SECONDS = (1e-5, 1e-3, 8e-3, 0.05, 5.0)
 
 class CheckedTask(Task):
     """A task that allows only the moves of the table."""
+
+    __slots__ = ()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        _check(self, name, value, TASK_MOVES)
+        super().__setattr__(name, value)
+
+
+class CheckedLoose(Loose):
+    """The same for calls that were submitted in a row."""
 
     __slots__ = ()
 
@@ -94,7 +104,7 @@ class World:
         book = self.scheduler._book
         if checked:
             book.task_class, book.carved_class = CheckedTask, CheckedCarved
-            book.worker_class = CheckedWorker
+            book.loose_class, book.worker_class = CheckedLoose, CheckedWorker
         self.max_calls: int | None = options.get("max_tasks_per_child")
         self.checked = checked
         self.policies = [self.scheduler.add_family(policy) for policy in POLICIES]
@@ -274,14 +284,14 @@ class World:
 
     # -- what may happen ---------------------------------------------------------------------------
 
-    def submit(self, family: int = 0, calls: int = 1) -> int:
+    def submit(self, family: int = 0, calls: int = 1, loose: bool = False) -> int:
         """Submit a task of one of the families; return its number."""
         task = self.scheduler.new_task()
         self.named[task] = {offset: (task, offset) for offset in range(calls)}
         self.policy[task] = self.scheduler._families[self.policies[family]].policy
         for offset in range(calls):
             self.open[task, offset] = None
-        self.tell(ev.Submitted(task, self.policies[family], calls))
+        self.tell(ev.Submitted(task, self.policies[family], calls, loose))
         return task
 
     def ready(self, number: int) -> list[do.Command]:
@@ -407,15 +417,40 @@ class World:
         del self.workers[number]
         return self.tell(ev.Died(number, None, "retired"))
 
-    def cancel(self, task: int) -> list[do.Command]:
-        """Somebody cancels a task."""
-        self.unwanted.update(self.calls_of(task))
-        return self.tell(ev.CancelAsked(task))
+    def cancel(self, task: int, offset: int = -1) -> list[do.Command]:
+        """Somebody cancels a task, or one call of it."""
+        self._unwant(task, offset)
+        return self.tell(ev.CancelAsked(task, offset))
 
-    def kill(self, task: int) -> list[do.Command]:
-        """Somebody kills a task."""
-        self.unwanted.update(self.calls_of(task))
-        return self.tell(ev.KillAsked(task))
+    def kill(self, task: int, offset: int = -1) -> list[do.Command]:
+        """Somebody kills a task, or one call of it."""
+        self._unwant(task, offset)
+        return self.tell(ev.KillAsked(task, offset))
+
+    def _unwant(self, task: int, offset: int) -> None:
+        known = self.scheduler._book.tasks.get(task)
+        if offset < 0 or known is None or known.calls - known.next == 1:
+            self.unwanted.update(self.calls_of(task))
+            return
+        call = self.call(task, offset)
+        holder = self.workers.get(self.holder.get(call, -1))
+        taken = holder is None or call not in self._started(holder)
+        alive = holder is None or holder.told in (None, "retire")
+        if (taken and alive) or not known.wish:
+            self.unwanted.add(call)
+        elif known.one >= 0 and known.wish != "kill":
+            # What has started can be unwanted one by one only: the last one counts.
+            self.unwanted.discard(self.call(task, known.one))
+            self.unwanted.add(call)
+
+    def _started(self, holder: ModelWorker) -> set[Call]:
+        todo = {self.call(task, offset) for task, _, offset in holder.todo}
+        return {call for call, number in self.holder.items() if number == holder.number} - todo
+
+    def offset(self, task: int, at: int) -> int:
+        """One of the offsets of the open calls of a task."""
+        known = self.scheduler._book.tasks[task]
+        return known.next + at % (known.calls - known.next)
 
     def resize(self, workers: int) -> list[do.Command]:
         """Somebody resizes the pool."""
@@ -534,7 +569,8 @@ def _outside(world: World, name: str, rng: random.Random) -> bool:
     tasks = list(world.scheduler._book.tasks)
     if name == "submit":
         if not (world.closed or world.broken):
-            world.submit(rng.randrange(len(POLICIES)), rng.choice((1, 1, 1, 2, 3, 6, 40)))
+            calls = rng.choice((1, 1, 1, 2, 3, 6, 40))
+            world.submit(rng.randrange(len(POLICIES)), calls, rng.random() < 0.5)
     elif name == "tick":
         world.tick()
     elif name == "pass":
@@ -545,7 +581,8 @@ def _outside(world: World, name: str, rng: random.Random) -> bool:
             world.repeat(rng.randrange(len(world.past)), whose)
     elif name in ("cancel", "kill"):
         if tasks:
-            getattr(world, name)(rng.choice(tasks))
+            task = rng.choice(tasks)
+            getattr(world, name)(task, rng.choice((-1, world.offset(task, rng.randrange(40)))))
     elif name == "resize":
         world.resize(rng.randint(1, 5))
     elif name == "close":

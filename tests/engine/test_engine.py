@@ -154,10 +154,10 @@ def test_kill_of_a_running_call() -> None:
     future = bench.submit(str, 1)
     worker = bench.worker_of(future)
     assert future.running()
-    assert bench.engine.kill(future._task)
+    assert bench.engine.kill_future(future)
     bench.backend.die(worker, "killed")
     assert isinstance(future.exception(0), TaskKilled)
-    assert not bench.engine.kill(future._task)
+    assert not bench.engine.kill_future(future)
 
 
 def test_cancel_reaches_only_what_has_not_started() -> None:

@@ -122,6 +122,7 @@ class Backend(Protocol):
     can_kill: bool  # whether `kill` really ends a running call
     has_pump: bool  # whether `wait` must always be running (else only while a deadline is ahead)
     keeps_time: bool  # whether time limits can be watched at all
+    combines: bool  # whether `combine` makes anything cheaper
 
     def open(self, sink: Sink, options: WorkerOptions) -> None:
         """Free. Called once, before all else. Acquires nothing that is not needed yet."""
@@ -136,6 +137,13 @@ class Backend(Protocol):
         """Free. Make a ``Call`` of ``fn(item)`` for each item, or ``fn(*item)`` with `star`.
 
         Raises CannotPickle.
+        """
+
+    def combine(self, waiting: Sequence[Any]) -> list[tuple[Any, int]]:
+        """Locked. Make one ``Call`` of neighbours that go well together, each made by `prepare`.
+
+        Returns the calls in order, each with how many of the given ones it holds. One that holds
+        several has ``forget(lo, hi)``: these have ended, and are not sent again.
         """
 
     def start(self, worker: int) -> None:

@@ -6,7 +6,7 @@ import contextvars
 from collections.abc import Callable, Sequence
 from typing import Any
 
-__all__ = ["LocalCall", "trimmed"]
+__all__ = ["LocalCall", "LocalCalls", "trimmed"]
 
 
 class LocalCall:
@@ -41,6 +41,30 @@ class LocalCall:
         if self.kwargs:
             return context.run(self.fn, *item, **self.kwargs)
         return context.run(self.fn, *item)
+
+
+class LocalCalls:
+    """Calls that were submitted in a row."""
+
+    __slots__ = ("_each",)
+
+    def __init__(self, each: Sequence[LocalCall]) -> None:
+        self._each: list[LocalCall | None] = list(each)
+
+    @property
+    def calls(self) -> int:
+        """How many."""
+        return len(self._each)
+
+    def run(self, offset: int) -> Any:
+        """Run call number `offset`."""
+        call = self._each[offset]
+        assert call is not None
+        return call.run(0)
+
+    def forget(self, lo: int, hi: int) -> None:
+        """The calls `lo` to `hi` have ended: hold their arguments no longer."""
+        self._each[lo:hi] = [None] * (hi - lo)
 
 
 def trimmed(error: BaseException) -> BaseException:

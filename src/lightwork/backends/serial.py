@@ -55,6 +55,7 @@ class SerialBackend:
     can_kill = False
     has_pump = False
     keeps_time = False
+    combines = False
 
     def open(self, sink: Sink, options: WorkerOptions) -> None:
         """See Backend."""
@@ -77,6 +78,10 @@ class SerialBackend:
     def prepare_chunk(self, fn: Callable[..., Any], items: list[Any], star: bool) -> LocalCall:
         """See Backend."""
         return LocalCall(fn, items, star, None)
+
+    def combine(self, waiting: Sequence[Any]) -> list[tuple[Any, int]]:
+        """See Backend. Never called: whoever submits runs the call."""
+        return [(call, 1) for call in waiting]
 
     def start(self, worker: int) -> None:
         """See Backend."""

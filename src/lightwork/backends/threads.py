@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 from .. import current
 from ..core.events import Running
 from .base import Death, Parcel, Result, Sink, WorkerOptions
-from .local import LocalCall, trimmed
+from .local import LocalCall, LocalCalls, trimmed
 
 __all__ = ["ThreadBackend"]
 
@@ -76,6 +76,7 @@ class ThreadBackend:
     can_kill = False
     has_pump = False
     keeps_time = True
+    combines = True
 
     def open(self, sink: Sink, options: WorkerOptions) -> None:
         """See Backend."""
@@ -96,6 +97,12 @@ class ThreadBackend:
     def prepare_chunk(self, fn: Callable[..., Any], items: list[Any], star: bool) -> LocalCall:
         """See Backend."""
         return LocalCall(fn, items, star, None)
+
+    def combine(self, waiting: Sequence[Any]) -> list[tuple[Any, int]]:
+        """See Backend."""
+        if len(waiting) == 1:
+            return [(waiting[0], 1)]
+        return [(LocalCalls(waiting), len(waiting))]
 
     def start(self, worker: int) -> None:
         """See Backend."""

@@ -57,6 +57,13 @@ def chunk_calls(family: Family) -> int:
     return max(1, min(int(CHUNK / family.mean), CHUNK_GROWTH * family.seen, CHUNK_MOST))
 
 
+def loose_calls(family: Family, expected: float) -> int:
+    """How many calls of a loose task go to a worker that holds `expected` seconds of work."""
+    if not expected < TARGET or family.mean > TARGET:
+        return 1
+    return max(1, min(int((TARGET - expected) / family.mean), CHUNK_GROWTH * family.seen))
+
+
 class Batches:
     """Makes up what is sent to a worker."""
 
@@ -91,11 +98,15 @@ class Batches:
             mean = family.mean
             start = task.next
             calls = task.calls - start
+            most = room - count
+            if task.loose and calls > 1:
+                most = min(most, loose_calls(family, expected))
+                calls = int(min(calls, most))
             if held and self._too_much(worker, task, calls, count, share, expected):
                 break
             ready.pop()
-            if count + calls > share or count + calls > room:
-                calls = self._cut(task, share - count, room - count, commands)
+            if count + calls > share or start + calls < task.calls or calls > most:
+                calls = self._cut(task, share - count, most, commands)
             task.state = SENT
             task.worker = worker
             held.append(task)
@@ -126,15 +137,16 @@ class Batches:
         # Beside the call that runs, one more may always wait: the next answer is a message away.
         return expected + calls * task.family.mean > TARGET and worker.open > 1
 
-    def _cut(self, task: Task, share: int, room: float, commands: list[Command]) -> int:
-        """Divide a task where it is longer than its share; return how many calls it has now."""
+    def _cut(self, task: Task, share: int, most: float, commands: list[Command]) -> int:
+        """Divide a task that is longer than its share, or has more calls than `most`; return how
+        many calls it has now."""
         start, mean = task.next, task.family.mean
         calls = task.calls - start
         keep = calls
         if mean * calls >= 2 * CUT_LEAST:
             keep = min(keep, max(share, int(CUT_LEAST / mean), 1))
-        if keep > room:
-            keep = int(room)  # a worker runs exactly max_calls: to be exact is all it is for
+        if keep > most:
+            keep = int(most)  # a worker runs exactly max_calls: to be exact is all it is for
         if keep < calls:
             rest = carve(self._book, task, start + keep, task.calls, commands)
             task.calls = start + keep

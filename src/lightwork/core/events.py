@@ -56,11 +56,16 @@ class Answer(NamedTuple):
 
 
 class Submitted(NamedTuple):
-    """A task of `calls` calls was accepted. Its number comes from ``Scheduler.new_task()``."""
+    """A task of `calls` calls was accepted. Its number comes from ``Scheduler.new_task()``.
+
+    `loose`: its calls belong together only by having been submitted in a row, so it may be
+    divided anywhere; else it is somebody's chunk, and stays in one piece if that does no harm.
+    """
 
     task: int
     family: int
     calls: int
+    loose: bool = False
 
 
 class Answered(NamedTuple):
@@ -129,15 +134,20 @@ class Seen(NamedTuple):
 
 
 class CancelAsked(NamedTuple):
-    """Someone wants a task not to start. Calls that have started go on."""
+    """Someone wants a task not to start. Calls that have started go on.
+
+    `offset`: of the one call that is meant; -1: all of them.
+    """
 
     task: int
+    offset: int = -1
 
 
 class KillAsked(NamedTuple):
-    """Someone wants a task ended, even while it runs."""
+    """Someone wants a task ended, even while it runs; `offset` as in `CancelAsked`."""
 
     task: int
+    offset: int = -1
 
 
 class ResizeAsked(NamedTuple):

@@ -48,6 +48,20 @@ class Moves:
         self._book.counts.ended[how] += hi - lo
         commands.append(Ended(task.number, task.attempt, lo, hi, how, worker))
 
+    def cancel_one(self, task: Task, at: int, commands: list[Command]) -> None:
+        """The call `at` of a task of several, which is in the queue, is not wanted any more."""
+        ready = self._book.ready
+        self.say_ended(task, at, at + 1, "cancelled", commands)
+        ready.shrink()
+        if at == task.next:
+            task.next += 1
+        elif at + 1 == task.calls:
+            task.calls -= 1
+        else:
+            rest = self.carve(task, at + 1, task.calls, commands)
+            task.calls = at
+            ready.divide(task, rest)
+
     def forget(self, task: Task) -> None:
         """A task has no open call any more; wherever it is, it is there no longer."""
         was = task.state
@@ -63,8 +77,14 @@ class Moves:
     def requeue(self, task: Task, commands: list[Command]) -> None:
         """A task that was sent is to be sent again, uncharged; unless nobody wants it any more."""
         task.worker = None
-        if task.wish or self._book.cancelling:
+        one = task.one
+        if self._book.cancelling or (task.wish and one < 0):
             self.end(task, "cancelled", commands)
+            return
+        if task.wish and task.next <= one < task.calls:
+            task.wish, task.one = "", -1
+            self.say_ended(task, one, one + 1, "cancelled", commands)
+            self.without(task, one, commands)
             return
         task.state = READY
         self._book.ready.give_back(task)
@@ -90,9 +110,9 @@ class Moves:
         task.state = READY
         self._book.ready.give_back(task)
 
-    def grants(self, task: Task, how: str) -> bool:
-        """Whether a call of the task that ended as `how` gets another attempt."""
-        if task.wish or self._book.cancelling:
+    def grants(self, task: Task, at: int, how: str) -> bool:
+        """Whether the call `at` of the task, which ended as `how`, gets another attempt."""
+        if task.unwanted(at) or self._book.cancelling:
             return False
         return task.attempt < retry.attempts(task.family.policy, how)
 
@@ -100,7 +120,7 @@ class Moves:
         self, task: Task, at: int, how: str, worker: int, now: float, commands: list[Command]
     ) -> None:
         """The call `at` of a task is what its worker died of; the task's other calls go back."""
-        again = self.grants(task, how)
+        again = self.grants(task, at, how)
         if again and task.calls - task.next == 1:
             self.retry(task, how, now, commands)
             return
@@ -120,7 +140,7 @@ class Moves:
         if task.attempt != attempt or not task.next <= at < task.calls:
             return
         worker = task.worker
-        again = self.grants(task, "failed")
+        again = self.grants(task, at, "failed")
         if task.calls - task.next == 1:
             self.release(worker, task)
             worker.wage = task.family
@@ -182,6 +202,18 @@ class Moves:
             worker.load[task.family] = left
         else:
             del worker.load[task.family]
+
+    def take_one(
+        self, worker: Worker, task: Task, at: int, one: int, commands: list[Command]
+    ) -> None:
+        """As `take`, where the call `one` at or behind `at` is not wanted any more."""
+        self.take(worker, task, one + 1, commands)
+        wish, where = task.wish, task.one
+        task.wish, task.one = "cancel", one
+        self.take(worker, task, one, commands)
+        task.wish, task.one = wish, where
+        if task.worker is worker:
+            self.take(worker, task, at, commands)
 
     def take(self, worker: Worker, task: Task, at: int, commands: list[Command]) -> None:
         """A worker will not start the calls of a task from `at` on."""

@@ -101,6 +101,24 @@ class Ready:
         self.tasks -= 1
         self.calls -= task.calls - task.next
 
+    def shrink(self) -> None:
+        """A call of a task in the queue has ended otherwise."""
+        self.calls -= 1
+
+    def divide(self, task: Task, rest: Task) -> None:
+        """`rest` was the end of `task`, which is in the queue: put it right behind.
+
+        Looks for the place among all that wait: for what is done rarely.
+        """
+        level = self._levels[task.family.priority]
+        try:
+            place = level.back.index(task)
+        except ValueError:
+            heappush(level.front, (rest.root, rest.base + rest.next, rest.number, rest))
+        else:
+            level.back.insert(place + 1, rest)
+        self.tasks += 1
+
     def drop(self, task: Task) -> None:
         """A task in the queue has ended otherwise: its state is READY no longer."""
         self.tasks -= 1

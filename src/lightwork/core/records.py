@@ -25,6 +25,7 @@ __all__ = [
     "Book",
     "Carved",
     "Family",
+    "Loose",
     "Statistics",
     "Task",
     "Worker",
@@ -108,11 +109,13 @@ class Family:
 class Task:
     """Consecutive calls of one function: what is scheduled."""
 
-    __slots__ = ("attempt", "calls", "family", "next", "number", "state", "wish", "worker")
+    __slots__ = ("attempt", "calls", "family", "next", "number", "one", "state", "wish", "worker")
 
     # What only carved tasks have. A class attribute costs the many others nothing.
     suspect = False  # may be what kills workers: is never sent together with another
     base = 0  # the offset of its first call in the task that was submitted
+    # What only submitted runs have (`Loose`).
+    loose = False  # may be divided anywhere
 
     def __init__(self, number: int, family: Family, calls: int) -> None:
         self.number = number
@@ -122,26 +125,42 @@ class Task:
         self.attempt = 1
         self.state = READY
         self.worker: Worker | None = None
-        self.wish = ""  # "cancel", "kill": what somebody asked for
+        self.wish = ""  # "cancel", "kill": what somebody asked for,
+        self.one = -1  # for the call at this offset; -1: for all
 
     @property
     def root(self) -> int:
         """The task that was submitted, whose calls these are."""
         return self.number
 
+    def unwanted(self, at: int) -> bool:
+        """Whether somebody asked for this call not to be run (again)."""
+        return self.wish != "" and self.one in (-1, at)
+
+
+class Loose(Task):
+    """Calls that were submitted in a row: may be divided anywhere."""
+
+    __slots__ = ()
+    loose = True
+
 
 class Carved(Task):
     """A part of another task that goes its own way."""
 
-    __slots__ = ("base", "root", "suspect")
+    __slots__ = ("base", "loose", "root", "suspect")
 
     def __init__(self, number: int, parent: Task, lo: int, hi: int) -> None:
         super().__init__(number, parent.family, hi - lo)
         self.attempt = parent.attempt
-        self.wish = parent.wish
+        if parent.one < 0:
+            self.wish = parent.wish
+        elif lo <= parent.one < hi:
+            self.wish, self.one = parent.wish, parent.one - lo
         self.root = parent.root  # type: ignore[misc]  # a slot, in place of the property
         self.base = parent.base + lo
         self.suspect = parent.suspect
+        self.loose = parent.loose
 
 
 class Worker:
@@ -292,5 +311,6 @@ class Book:
         self.closing = self.cancelling = self.broken = self.done = False
         self.counts = Counts()
         self.task_class: type[Task] = Task  # tests put records here that check each move
+        self.loose_class: type[Loose] = Loose
         self.carved_class: type[Carved] = Carved
         self.worker_class: type[Worker] = Worker

@@ -158,6 +158,8 @@ class Scheduler:
         self._crew = Crew(book)
         self._watch = Watch(book, self._crew)
         self._asked: tuple[int, int, int] | None = None  # the TakeBack of `_even_out` in flight
+        # The call for whose sake the TakeBack in flight is: (task, offset, "cancel" or "kill")
+        self._unwanted: tuple[int, int, str] | None = None
         self._past: deque[tuple[float, Event, list[Command]]] = deque(maxlen=STORY)
         self._error: InternalError | None = None
         self._on: dict[type, Callable[[Any, float], list[Command]]] = {
@@ -212,6 +214,17 @@ class Scheduler:
     def next_deadline(self) -> float | None:
         """When ``Tick`` is to be sent, if nothing else happens; it may be for nothing."""
         return self._timers.next()
+
+    @property
+    def hungry(self) -> bool:
+        """Whether a task that is submitted now would be sent, or a worker started for it, at
+        once. While it is False, only another event can change that."""
+        return bool(self._idle) or self._book.alive < self._book.target
+
+    def span(self, task: int) -> tuple[int, int] | None:
+        """The offsets between which the open calls of a task are; None when it has ended."""
+        known = self._tasks.get(task)
+        return None if known is None else (known.next, known.calls)
 
     def expected(self, family: int) -> float | None:
         """Seconds that a call of the family is expected to take; None while nothing is known."""
@@ -290,9 +303,10 @@ class Scheduler:
     # -- events: tasks -----------------------------------------------------------------------------
 
     def _submitted(self, event: Submitted, now: float) -> list[Command]:
-        number, family, calls = event
+        number, family, calls, loose = event
         book = self._book
-        task = book.task_class(number, self._families[family], calls)
+        kind = book.loose_class if loose else book.task_class
+        task = kind(number, self._families[family], calls)
         self._tasks[number] = task
         self._ready.append(task)
         if self._idle or book.alive < book.target:
@@ -338,20 +352,42 @@ class Scheduler:
         if task is None:
             return []
         commands: list[Command] = []
+        at = event.offset
+        if at >= 0 and task.calls - task.next > 1:
+            if task.next <= at < task.calls:
+                self._cancel_one(task, at, "cancel", commands)
+            return self._dispatch(now, commands)
         if task.worker is None:
             self._moves.end(task, "cancelled", commands)
             return self._dispatch(now, commands)
-        task.wish = task.wish or "cancel"
+        task.wish, task.one = task.wish or "cancel", -1
         if task.worker.state is not KILLED:
             commands.append(TakeBack(task.worker.number, task.number, task.next))
         return commands
+
+    def _cancel_one(self, task: Task, at: int, wish: str, commands: list[Command]) -> None:
+        """One call among others is not wanted; `wish`: even if it runs, or not."""
+        if task.worker is None:
+            self._moves.cancel_one(task, at, commands)
+        elif task.worker.state is KILLED:
+            if not task.wish:  # of several, the first
+                task.wish, task.one = wish, at
+        else:
+            self._unwanted = (task.number, at, wish)
+            commands.append(TakeBack(task.worker.number, task.number, at))
 
     def _kill_asked(self, event: KillAsked, now: float) -> list[Command]:
         # At a worker: take the task back first. What then still is there has started, and nothing
         # is behind it, so that an Inspect tells whether it runs, or its answer is on the way.
         task = self._tasks.get(event.task)
+        at = event.offset
+        if task is not None and at >= 0 and task.calls - task.next > 1:
+            commands: list[Command] = []
+            if task.next <= at < task.calls:
+                self._cancel_one(task, at, "kill", commands)
+            return self._dispatch(now, commands)
         if task is not None and task.worker is not None:
-            task.wish = "kill"
+            task.wish, task.one = "kill", -1
         return self._cancel_asked(CancelAsked(event.task), now)
 
     # -- events: replies ---------------------------------------------------------------------------
@@ -361,6 +397,7 @@ class Scheduler:
         asked = self._asked
         if asked is not None and asked[0] == event.worker:
             self._asked = None
+        unwanted, self._unwanted = self._unwanted, None
         commands: list[Command] = []
         if worker is None:
             return self._dispatch(now, commands)
@@ -376,7 +413,18 @@ class Scheduler:
             task = self._tasks.get(number)
             if task is None or task.worker is not worker or task.attempt != attempt:
                 continue
-            self._moves.take(worker, task, max(offset, task.next), commands)
+            at = max(offset, task.next)
+            if unwanted is not None and unwanted[0] == number and at <= unwanted[1]:
+                self._moves.take_one(worker, task, at, unwanted[1], commands)
+                unwanted = None
+            else:
+                self._moves.take(worker, task, at, commands)
+        if unwanted is not None:
+            # It has started, and all that was behind it was taken: it runs, or its answer is
+            # on the way. Should that be lost with the worker, it is not to be run again.
+            task = self._tasks.get(unwanted[0])
+            if task is not None and task.worker is worker and task.wish != "kill":
+                task.wish, task.one = unwanted[2], unwanted[1]
         if worker.state in (BUSY, DRAINING):
             self._victims.note(worker, now)
             if not worker.open and worker.wage is None:

@@ -125,7 +125,7 @@ class Watch:
         if task is None or running is None:
             self._nothing_runs(worker, now, commands)
             return
-        if task.wish == "kill":
+        if task.wish == "kill" and task.one in (-1, running.offset):
             self._end(worker, task, running, "killed", commands)
             return
         limit = inf if task.family.timeout is None else task.family.timeout

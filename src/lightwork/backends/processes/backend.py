@@ -59,6 +59,7 @@ class ProcessBackend:
     can_kill = True
     has_pump = True
     keeps_time = True
+    combines = True
 
     def open(self, sink: Sink, options: WorkerOptions) -> None:
         """See Backend. Raises CannotPickle when the initializer cannot travel."""
@@ -114,6 +115,10 @@ class ProcessBackend:
                 self._modules[module] = None
 
     # -- locked ----------------------------------------------------------------------------------
+
+    def combine(self, waiting: Sequence[Any]) -> list[tuple[Any, int]]:
+        """See Backend."""
+        return calls.combine(waiting)
 
     def start(self, worker: int) -> None:
         """See Backend."""

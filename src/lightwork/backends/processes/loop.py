@@ -36,7 +36,19 @@ from . import messages
 from .answers import FLUSH, Answers
 from .endings import flush_streams, leave_fork
 from .limits import resident_bytes
-from .messages import EACH, ERROR, LOADED, PLAIN, SINGLE, STAR, TIMED, TINY, VALUE, Header, Hold
+from .messages import (
+    ERROR,
+    LOADED,
+    PLAIN,
+    SINGLE,
+    SINGLES,
+    STAR,
+    TIMED,
+    TINY,
+    VALUE,
+    Header,
+    Hold,
+)
 from .page import (
     CALLING,
     IDLE,
@@ -199,14 +211,20 @@ class Loop:
         calls, key, form, payload, flags, *_ = parcel = parcels[0]
         if flags & TINY:
             if form == SINGLE:
-                return self._tiny_singles(parcels, position)
+                return self._tiny_singles(
+                    [(key, item) for _, key, _, item, *_ in parcels], flags, position
+                )
+            if form == SINGLES:
+                return self._tiny_singles([(key, item) for item in payload], flags, position)
             return self._tiny_chunk(parcel, position)
         if form == PLAIN:
             return self._plain(parcel, position)
         if form == SINGLE:
             return self._call(key, SINGLE, payload, flags, position)
+        if form == SINGLES:
+            form = SINGLE
         for number in range(calls):
-            if not self._call(key, EACH, payload[number], flags, position + number):
+            if not self._call(key, form, payload[number], flags, position + number):
                 return False
         return True
 
@@ -387,14 +405,14 @@ class Loop:
         self._after_answer()
         return True
 
-    def _tiny_singles(self, parcels: list[Parcel], position: int) -> bool:
-        """The same over parcels of one call each."""
+    def _tiny_singles(self, calls: list[tuple[int, Any]], flags: int, position: int) -> bool:
+        """The same over calls that were submitted one by one: (key, item)."""
         cells, slot, first = self._cells, self._slot, self._first
         group = _Group(position)
         values = group.values
         kind: type = int
         cells[PHASE] = CALLING
-        for number, (_, key, _, item, flags, *_) in enumerate(parcels, 1):
+        for number, (key, item) in enumerate(calls, 1):
             if flags & TIMED:
                 cells[SINCE] = time.monotonic_ns()
             cells[STARTED] = position
@@ -489,12 +507,12 @@ class _Group:
 def _runs(parcels: tuple[Parcel, ...]) -> list[list[Parcel]]:
     """Put neighbours together that are run in one loop: tiny parcels of one call each."""
     runs: list[list[Parcel]] = []
-    joining = False
+    joining = 0
     for parcel in parcels:
-        single = parcel[2] == SINGLE and bool(parcel[4] & TINY)
-        if single and joining:
+        flags = parcel[4] if parcel[2] == SINGLE and parcel[4] & TINY else 0
+        if flags and flags == joining:
             runs[-1].append(parcel)
         else:
             runs.append([parcel])
-        joining = single
+        joining = flags
     return runs

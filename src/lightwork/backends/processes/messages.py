@@ -42,6 +42,7 @@ __all__ = [
     "RESULTS",
     "SEND",
     "SINGLE",
+    "SINGLES",
     "STAR",
     "TIMED",
     "TINY",
@@ -78,7 +79,8 @@ GROUP = 2
 SINGLE = 0  # item: (args, kwargs) of one call
 PLAIN = 1  # (item, lo, hi): a list of the arguments of several calls, all plain; take [lo:hi]
 EACH = 2  # (item, ...): the argument of each call
-LOADED = 3  # in the worker only: the argument itself
+SINGLES = 3  # (item, ...): (args, kwargs) of each of several calls, pickled, small and plain
+LOADED = 4  # in the worker only: the argument itself
 
 # -- flags of a parcel ---------------------------------------------------------------------------
 TIMED = 1
