@@ -79,6 +79,11 @@ class ValuePickler(cp.Pickler):  # type: ignore[misc]  # cloudpickle has no type
         if kind is functools.cached_property:
             # It has a lock, up to Python 3.11.
             return _make_cached_property, (obj.func, obj.attrname)
+        if kind is types.CodeType:
+            # cloudpickle 3.1.3 forgets the file, without which tracebacks show no source.
+            rebuild, args = self.dispatch_table[types.CodeType](obj)
+            named = [obj.co_filename if _is_no_file(one) else one for one in args]
+            return rebuild, tuple(named)
         return super().reducer_override(obj)
 
     def _class_reduce(self, cls: type) -> Any:
@@ -144,6 +149,10 @@ def _space_of(func: types.FunctionType) -> _Space | None:
     if names is getattr(module, "__dict__", None) or names is _foreign_spaces.get(name):
         return _Space("__main__" if name in MAIN_MODULES else name, names)
     return None
+
+
+def _is_no_file(argument: Any) -> bool:
+    return type(argument) is str and argument == "<dynamic-code>"
 
 
 def _names_of_class_bodies(code: types.CodeType) -> Iterator[str]:
