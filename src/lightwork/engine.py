@@ -581,10 +581,10 @@ class Engine:
 
     # -- waiting -------------------------------------------------------------------------------
 
-    def help(self, future: Future, timeout: float | None) -> None:
-        """Let the calling thread, which waits for `future`, do the pump's waiting."""
+    def help(self, waited: Future | Stream, timeout: float | None) -> None:
+        """Let the calling thread, which waits for `waited`, do the pump's waiting."""
         if self._backend.has_pump or self._pump.refused:
-            self._pump.help(future, timeout)
+            self._pump.help(waited, timeout)
 
     def moments(self, timeout: float | None) -> Iterator[float | None]:
         """The `slices` of a wait in which the waiter may have to `drive`."""

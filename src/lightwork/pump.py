@@ -7,9 +7,9 @@ waiting. With callers that submit and wait, one by one, the pump thread is parke
 takes two wake-ups: the worker's and the caller's.
 
 * The baton is a lock. The pump thread gives it up when it is asked to, then is parked: it looks
-  every `LINGER` whether callers still take turns. When none does, it takes the baton back; while
-  one caller holds it for longer, the pump sleeps until that one lets go. An idle pool has its
-  pump in the selector again, and nothing polls.
+  after `LINGER`, and ever more rarely, whether callers still take turns. When none does, it takes
+  the baton back; while one caller holds it for longer, the pump sleeps until that one lets go. An
+  idle pool has its pump in the selector again, and nothing polls.
 * A caller runs no code of other people's: futures with callbacks are left to the pump thread
   (``Engine._after``), which then is called back at once.
 * A signal handler that raises in the main thread (Ctrl-C) must not do so between reading results
@@ -34,6 +34,10 @@ __all__ = ["Pump", "log_failure", "slices"]
 LINGER = 2e-3
 """Seconds for which a caller may leave the workers unwatched between two of its waits."""
 
+LINGER_MOST = 16e-3
+"""The same where callers have been taking turns for a while: looking whether they still do wakes
+the pump thread, which costs as much as a small task."""
+
 HANDOVER = 20e-3
 """Seconds that a caller waits for the pump to hand over; longer means that it is in a callback."""
 
@@ -41,7 +45,7 @@ _SIGNALS = (int(signal.SIGINT), int(signal.SIGTERM))
 
 
 class _Waiting(Protocol):
-    """What a caller waits for: a future."""
+    """What a caller waits for: a future, or the next results of a map."""
 
     def done(self) -> bool: ...
 
@@ -133,10 +137,14 @@ class Pump:
     def _park(self) -> None:
         """Leave the waiting to callers, as long as they see to it."""
         stirred, baton = self._stirred, self._baton
+        pause = LINGER
         while not self._recalled:
             helped = self._helped
-            if stirred.wait(LINGER) or self._helped != helped:
+            if stirred.wait(pause):
                 stirred.clear()
+                continue
+            if self._helped != helped:
+                pause = min(2 * pause, LINGER_MOST)
                 continue
             self._asleep = True
             # 1. A caller lets go of the baton before it could see `_asleep`: we see it here.

@@ -156,7 +156,7 @@ class Stream:
         self._ahead = 0  # items submitted and not handed out
         self._bytes = 0
         self._arrived = threading.Condition(threading.Lock())
-        self._news = 0
+        self._news = self._seen = 0
         self._waiting = False
         self._feeding = threading.Lock()  # by the consumer, or, when it goes on alone, by anyone
         self._sized = operator.length_hint(items, -1) >= 0
@@ -176,7 +176,13 @@ class Stream:
             if self._alone:
                 self._ready.append(piece)
             elif self._options.ordered:
-                piece.chunk.pieces[piece.lo] = piece
+                chunk = piece.chunk
+                chunk.pieces[piece.lo] = piece
+                # Others are found when it is their turn: the consumer is not woken for them.
+                # 1. We store a piece, and see another chunk in front. 2. The consumer takes that
+                # out, and then looks for the piece: it is there.
+                if self._chunks and self._chunks[0] is not chunk:
+                    return
             else:
                 self._ready.append(piece)
             self._tell()
@@ -368,6 +374,10 @@ class Stream:
                     raise TimeoutError(
                         f"map() was not finished within timeout={self._options.timeout:g} s"
                     )
+            self._seen = seen
+            self._engine.help(self, timeout)
+            if self.done():
+                continue
             moment = next(self._engine.moments(timeout))
             if self._engine.drive(moment):
                 continue
@@ -378,6 +388,10 @@ class Stream:
                         self._arrived.wait(moment)
                     finally:
                         self._waiting = False
+
+    def done(self) -> bool:
+        """Whether something has arrived since the consumer last looked (see ``pump``)."""
+        return self._news != self._seen
 
     def outcomes(self, piece: Piece) -> tuple[Sequence[Any], BaseException | None]:
         """What to hand out for a piece, and the error to raise behind it, if any."""
@@ -484,8 +498,13 @@ def _lists(stream: Stream, bar: Any) -> Generator[Iterable[Any], None, None]:
             bar.close()
 
 
+_SMALL = (int, float, bool, type(None))
+
+
 def _handing_over(values: Sequence[Any]) -> Iterable[Any]:
     """Iterate over `values`, holding none that was handed out: a result may be large. In C."""
+    if len(values) > 1 and type(values[0]) in _SMALL:
+        return values  # nearly always all are; what came in one message fits into memory together
     waiting = values if type(values) is list else list(values)
     waiting.reverse()
     return map(waiting.pop, repeat(-1, len(waiting)))

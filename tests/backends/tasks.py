@@ -320,3 +320,19 @@ def give_descriptors_back() -> None:
     for fd in STATE.pop("opened"):
         os.close(fd)
     resource.setrlimit(resource.RLIMIT_NOFILE, STATE["limit"])
+
+
+def held_until(what: tuple[str, int]) -> int:
+    """Give the number back; with a path, when a file is there."""
+    path, number = what
+    if path:
+        hold_until(path)
+    return number
+
+
+def busy(seconds: float) -> int:
+    """Use a core for so long."""
+    ends = time.perf_counter() + seconds
+    while time.perf_counter() < ends:
+        pass
+    return 1

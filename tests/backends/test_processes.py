@@ -165,7 +165,7 @@ def test_where_a_call_is(driver: Driver, worker: int) -> None:
 def test_inspect_names_the_call_and_its_start(driver: Driver, worker: int) -> None:
     assert driver.inspect(worker) is None
     before = time.monotonic()
-    task = driver.chunk(worker, tasks.sleep, [0.0, 0.3, 0.0], timed=True)
+    task = driver.chunk(worker, tasks.sleep, [0.0, 0.3, 0.0], timed=True, exact=True)
     driver.value(task, 0)
     time.sleep(0.1)
     seen = driver.inspect(worker)

@@ -228,3 +228,39 @@ def test_without_membarrier(
     shuttle = Shuttle(driver, driver.start(2), 1, path)
     total = shuttle.run(30, 200, 0.0, {"tiny": True})
     assert sorted(tasks.noted(path)) == list(range(1, total + 1))
+
+
+def test_what_is_held_back_for_company_is_fetched(
+    driver: Driver, worker: int, tmp_path: Any
+) -> None:
+    """Results wait for others of their chunk, but not behind a call that takes for ever."""
+    gate = str(tmp_path / "gate")
+    driver.value(driver.call(worker, tasks.square, 1))
+    task = driver.chunk(worker, tasks.held_until, [("", n) for n in range(5)] + [(gate, 5)] * 3)
+    driver.until(lambda: getattr(driver.inspect(worker), "offset", None) == 5)
+    assert driver.take_back(worker, task, 6) == [(task, 1, 6)]
+    assert [driver.value(task, n) for n in range(5)] == list(range(5))
+    running = driver.inspect(worker)
+    assert running is not None
+    assert running[:3] == (task, 1, 5)
+    assert driver.take_back(worker, task, 6) == []  # and nothing comes twice
+    open(gate, "w").close()
+    assert driver.value(task, 5) == 5
+    assert driver.value(driver.call(worker, tasks.square, 4)) == 16
+    assert driver.ended == 8
+
+
+def test_fetching_while_the_worker_answers(driver: Driver, worker: int) -> None:
+    """The worker moves its results from the journal to the socket at any moment."""
+    rng = random.Random(3)
+    for _ in range(40):
+        task = driver.chunk(worker, tasks.busy, [rng.random() * 2e-4 for _ in range(100)])
+        ends = 100
+        while ends > 20:
+            time.sleep(rng.random() * 2e-3)
+            ends -= rng.randrange(1, 10)
+            for number, attempt, at in driver.take_back(worker, task, ends):
+                assert (number, attempt) == (task, 1)
+                ends = min(ends, at)
+        assert len(driver.values(task, ends)) == ends
+    assert driver.value(driver.call(worker, tasks.square, 4)) == 16

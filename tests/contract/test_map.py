@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import itertools
 import random
 import time
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from lightwork import CannotPickle, Failure, Retry, TaskTimeout, WorkerCrashed
+from lightwork import CannotPickle, Failure, Retry, TaskKilled, TaskTimeout, WorkerCrashed
 
 from . import functions as f
 from .pools import Gate, eventually, make
@@ -370,3 +371,27 @@ def test_what_nobody_asks_for_is_still_done(parallel_kind: str, dropped: bool, g
         if dropped:
             del results
     assert sorted(map(int, f.notes(gate.started))) == list(range(200))
+
+
+def test_results_do_not_wait_for_a_call_that_takes_for_ever(gate: Gate) -> None:
+    """Even when it was expected to be as short as all others, and is in one chunk with them."""
+    with make("forkserver", 1) as pool:
+        list(pool.map(f.pass_gate_if_given, [("", n) for n in range(300)]))
+        items = [("", n) for n in range(10)] + [(gate.path, 10)] + [("", n) for n in range(11, 20)]
+        results = pool.map(f.pass_gate_if_given, items)
+        assert [next(results) for _ in range(10)] == list(range(10))
+        gate.open()
+        assert list(results) == list(range(10, 20))
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_killing_the_pool_ends_a_map_that_is_half_done(gate: Gate, ordered: bool) -> None:
+    pool = make("forkserver", 1)
+    list(pool.map(f.pass_gate_if_given, [("", n) for n in range(300)]))
+    items = [("", n) for n in range(10)] + [(gate.path, 10)] + [("", n) for n in range(11, 20)]
+    results = pool.map(f.pass_gate_if_given, items, ordered=ordered)
+    assert sorted(next(results) for _ in range(10)) == list(range(10))
+    pool.kill_workers()
+    with pytest.raises((TaskKilled, concurrent.futures.CancelledError)):
+        list(results)
+    gate.open()

@@ -152,12 +152,13 @@ def test_a_worker_is_topped_up_before_it_runs_dry() -> None:
         world.submit()
     release(world, worker)
     tops = []
-    for _ in range(30):
+    batch, low = round(batching.TARGET / 1e-4), round(batching.LOW / 1e-4)
+    for _ in range(batch - low + 5):
         world.begin(worker)
         tops += only(release(world, worker, 1e-4), do.Send)
     assert len(tops) == 1
     left = len(sent(world, worker)) - len(tops[0].parts)
-    assert 20 <= left <= 30
+    assert low - 10 <= left <= low
 
 
 def test_a_worker_has_one_task_waiting_where_calls_are_of_middling_length() -> None:
@@ -191,13 +192,13 @@ def test_without_prefetch_a_worker_has_one_task() -> None:
 
 
 def test_families_of_different_length_share_a_batch() -> None:
-    world = known(1, 1e-3)
-    world.scheduler._families[world.policies[1]].learn(2.0, 1000)
+    world = known(1, batching.TARGET / 8)
+    world.scheduler._families[world.policies[1]].learn(1000 * batching.TARGET / 4, 1000)
     (worker,) = occupy(world)
-    for family in (0, 1, 0, 1, 0):
+    for family in (0, 1, 0, 1, 0, 1, 0):
         world.submit(family)
     (send,) = only(release(world, worker), do.Send)
-    assert len(send.parts) == 3  # 1 + 2 + 1 ms; another 2 would be too much
+    assert len(send.parts) == 5  # 1 + 2 + 1 + 2 + 1 of 8; another 2 would be too much
 
 
 def test_a_long_task_is_divided_among_the_idle() -> None:
@@ -366,7 +367,9 @@ def test_chunks_grow_with_the_evidence() -> None:
         calls = scheduler.chunk_calls(family)
         record.learn(calls * 2e-6, calls)
         sizes.append(calls)
-    assert sizes == [1, 8, 72, 648, 2000]
+    assert sizes == [1, 8, 72, 648, 5832]
+    record.learn(5832 * 2e-6, 5832)
+    assert scheduler.chunk_calls(family) == round(batching.CHUNK / 2e-6)
     record.learn(1.0, 1)
     assert scheduler.chunk_calls(family) == 1
 

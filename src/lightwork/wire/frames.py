@@ -47,10 +47,12 @@ MAX_FDS = 250  # the kernel takes 253 in one message
 _IOV_MAX = 512  # the kernel takes 1024; beyond some dozens there is nothing to gain
 _SEND_AT_ONCE = 1 << 20  # bytes gathered for one system call; a socket buffer holds about 200 KiB
 _JOIN_BELOW = 8192  # a frame smaller than this is one piece of memory: cheaper than many vectors
-_DONTWAIT = socket.MSG_DONTWAIT | getattr(socket, "MSG_NOSIGNAL", 0)
-_CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+# Plain numbers: the operators of enums cost some microseconds each.
+_DONTWAIT = int(socket.MSG_DONTWAIT) | int(getattr(socket, "MSG_NOSIGNAL", 0))
+_CLOEXEC = int(getattr(socket, "MSG_CMSG_CLOEXEC", 0))
+_READ_NOW = int(socket.MSG_DONTWAIT) | _CLOEXEC
 
-_TRUNCATED = socket.MSG_CTRUNC
+_TRUNCATED = int(socket.MSG_CTRUNC)
 
 _GONE = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.EBADF, errno.ESHUTDOWN)
 # The kernel's memory, or its count of descriptors in flight, is used up for the moment. The
@@ -316,7 +318,7 @@ class Inbox:
         self.drained = self.eof
         budget = self._AT_ONCE
         while budget > 0 and not self.drained:
-            budget -= self._receive(socket.MSG_DONTWAIT, frames)
+            budget -= self._receive(_READ_NOW, frames)
         return frames
 
     def read_blocking(self) -> list[Frame]:
@@ -326,7 +328,7 @@ class Inbox:
         """
         frames: list[Frame] = []
         while not frames and not self.eof:
-            if not self._receive(0, frames) and not self.eof:
+            if not self._receive(_CLOEXEC, frames) and not self.eof:
                 # The socket itself is in non-blocking mode.
                 poll = select.poll()
                 poll.register(self._sock, select.POLLIN)
@@ -336,7 +338,7 @@ class Inbox:
     def drain(self) -> list[Frame]:
         """Return all complete frames up to the end of the stream, or to the last byte there is."""
         frames: list[Frame] = []
-        while not self.eof and self._receive(socket.MSG_DONTWAIT, frames):
+        while not self.eof and self._receive(_READ_NOW, frames):
             pass
         return frames
 
@@ -351,7 +353,7 @@ class Inbox:
                 room = self._SIZE - at
                 target = self._view[at:] if at else self._view
                 got, ancillary, returned, _ = self._sock.recvmsg_into(
-                    (target,), self._ancillary, flags | _CLOEXEC
+                    (target,), self._ancillary, flags
                 )
                 truncated = returned & _TRUNCATED != 0
             else:

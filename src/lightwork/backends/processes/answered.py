@@ -12,7 +12,7 @@ from ...errors import CannotUnpickle
 from ...wire.pickling import unpack
 from ...wire.remote import unpack_error
 from ..base import Parcel, Result
-from .messages import ERROR, GROUP, Hold
+from .messages import ATOM, ERROR, GROUP, Hold
 
 __all__ = ["Record", "to_results"]
 
@@ -23,42 +23,31 @@ Record = tuple[tuple[Any, ...], list[tuple[Parcel, int, int]]]
 def to_results(records: Sequence[Record], hold: Hold) -> list[Result]:
     """Rebuild what the records hold. Answers of one task that follow each other become one."""
     results: list[Result] = []
+    values: list[Any] = []  # of the last one of `results`, as long as it may go on
     for record, whose in records:
         if record[1] == GROUP:
             _group(record, whose, hold, results)
+            values = []
             continue
         _, kind, started, seconds, item = record
         parcel, lo, hi = whose[0]
-        value, error = _rebuild(kind, item, hold)
-        if results and _follows(results[-1], parcel, lo):
-            before = results.pop()
-            errors = before.errors
-            if error is not None:
-                errors = {**(errors or {}), lo: error}
-            results.append(
-                before._replace(
-                    hi=hi,
-                    values=_extended(before.values, value),
-                    errors=errors,
-                    seconds=before.seconds + seconds,
+        value, error = (item, None) if kind == ATOM else _rebuild(kind, item, hold)
+        if values:
+            task, attempt, first, before, _, errors, begun, spent = results[-1]
+            if before == lo and task == parcel.task and attempt == parcel.attempt:
+                values.append(value)
+                if error is not None:
+                    errors = {**(errors or {}), lo: error}
+                results[-1] = Result(
+                    task, attempt, first, hi, values, errors, begun, spent + seconds
                 )
-            )
-        else:
-            errors = None if error is None else {lo: error}
-            results.append(
-                Result(parcel.task, parcel.attempt, lo, hi, [value], errors, started, seconds)
-            )
+                continue
+        values = [value]
+        errors = None if error is None else {lo: error}
+        results.append(
+            Result(parcel.task, parcel.attempt, lo, hi, values, errors, started, seconds)
+        )
     return results
-
-
-def _follows(before: Result, parcel: Parcel, lo: int) -> bool:
-    return before.hi == lo and before.task == parcel.task and before.attempt == parcel.attempt
-
-
-def _extended(values: Sequence[Any], value: Any) -> list[Any]:
-    longer = values if isinstance(values, list) else list(values)
-    longer.append(value)
-    return longer
 
 
 def _group(

@@ -17,7 +17,6 @@ from __future__ import annotations
 import contextlib
 import marshal
 import os
-import selectors
 import socket
 import threading
 import time
@@ -30,10 +29,11 @@ from ...wire.functions import FunctionTable
 from ...wire.pickling import pack
 from ...wire.remote import unpack_error
 from ...wire.segments import Arena
-from ..base import Death, Parcel, Sink, WorkerOptions
+from ..base import Death, Parcel, Result, Sink, WorkerOptions
 from . import calls, death, limits, page
 from .channel import Channel, News
 from .launch import WORKER, Exit, Launcher, Spec, launcher, parent_only
+from .poller import READ, WRITE, Poller
 
 __all__ = ["ProcessBackend"]
 
@@ -84,9 +84,10 @@ class ProcessBackend:
         self._starting: deque[Channel] = deque()
         self._arrivals: deque[Channel] = deque()  # for the pump to watch
         self._blocked: deque[Channel] = deque()  # for the pump to watch until writable
+        self._withheld: deque[Channel] = deque()  # for the pump to fetch what they hold back
         self._deadlines: dict[Channel, float] = {}  # when what ought to have ended is ended
         self._next_sample = 0.0
-        self._selector: selectors.BaseSelector | None = None
+        self._poller: Poller[tuple[Channel, bool] | None] | None = None
         self._alarm: _Alarm | None = None
         self._setup = threading.Lock()
         self._closed = False
@@ -139,6 +140,9 @@ class ProcessBackend:
             return []
         taken = channel.take_back(task, offset)
         self._dirty.append(channel)
+        if channel.keeps_results:
+            self._withheld.append(channel)
+            self.wake()
         return taken
 
     def inspect(self, worker: int) -> Running | None:
@@ -196,15 +200,15 @@ class ProcessBackend:
             if self._closed:
                 return
             self._closed = True
-            selector, self._selector = self._selector, None
+            poller, self._poller = self._poller, None
             alarm, self._alarm = self._alarm, None
         for channel in list(self._channels.values()):
             channel.kill("killed")
             channel.close()
         self._channels.clear()
-        if selector is not None and alarm is not None:
-            parent_only.difference_update(_descriptors(alarm, selector))
-            selector.close()
+        if poller is not None and alarm is not None:
+            parent_only.difference_update((alarm.fileno(), poller.fileno()))
+            poller.close()
         self._arena.close()
         self._launcher.close()
 
@@ -266,66 +270,75 @@ class ProcessBackend:
     def _prepare_waiting(self) -> None:
         """Make what the pump waits on. Raises OSError where descriptors are used up."""
         with self._setup:
-            if self._selector is None and not self._closed:
+            if self._poller is None and not self._closed:
                 alarm = _Alarm()
-                selector = selectors.DefaultSelector()
-                parent_only.update(_descriptors(alarm, selector))
-                selector.register(alarm.fileno(), selectors.EVENT_READ, None)
-                self._alarm, self._selector = alarm, selector
+                poller: Poller[tuple[Channel, bool] | None] = Poller()
+                parent_only.update({alarm.fileno(), poller.fileno()} - {-1})
+                poller.register(alarm.fileno(), READ, None)
+                self._alarm, self._poller = alarm, poller
 
     # -- the pump --------------------------------------------------------------------------------
 
     def wait(self, timeout: float | None) -> None:
         """See Backend."""
-        self._watch()
-        selector = self._selector
-        if selector is None:
+        if self._arrivals or self._blocked:
+            self._watch()
+        poller = self._poller
+        if poller is None:
             # No worker yet: someone is about to start the first, and then rings the alarm.
             try:
                 self._prepare_waiting()
             except OSError:
                 time.sleep(0.05 if timeout is None else min(timeout, 0.05))
             return
-        for key, events in selector.select(self._patience(timeout)):
-            if key.data is None:
+        limit = self._options.memory_limit
+        if self._deadlines or limit is not None:
+            timeout = self._patience(timeout)
+        for fd, events in poller.wait(timeout):
+            if fd not in poller.data:
+                continue  # what came just before has ended it
+            watched = poller.data[fd]
+            if watched is None:
                 self._alarmed()
                 continue
-            channel, child = key.data
+            channel, child = watched
             if child:
                 self._look_at(channel)
             elif channel.worker in self._channels:
-                if events & selectors.EVENT_WRITE:
+                if events & WRITE:
                     self._write(channel)
-                if events & selectors.EVENT_READ:
+                if events & ~WRITE:  # its end counts as something to read
                     self._read(channel)
-        self._overdue()
-        if self._options.memory_limit is not None:
-            self._sample(self._options.memory_limit)
+        if self._deadlines:
+            self._overdue()
+        if limit is not None:
+            self._sample(limit)
 
     def _watch(self) -> None:
         """Watch what has been added since."""
-        selector = self._selector
-        if selector is None:
+        poller = self._poller
+        if poller is None:
             return
         while self._arrivals:
             channel = self._arrivals.popleft()
             assert channel.sock is not None
             assert channel.child is not None
-            selector.register(channel.sock, selectors.EVENT_READ, (channel, False))
-            selector.register(channel.child, selectors.EVENT_READ, (channel, True))
+            poller.register(channel.sock.fileno(), READ, (channel, False))
+            poller.register(channel.child.fileno(), READ, (channel, True))
         while self._blocked:
-            channel = self._blocked.popleft()
-            self._listen(channel, selectors.EVENT_READ | selectors.EVENT_WRITE)
+            self._listen(self._blocked.popleft(), READ | WRITE)
 
     def _listen(self, channel: Channel, events: int) -> None:
-        selector = self._selector
-        if selector is not None and channel.sock is not None:
-            with contextlib.suppress(KeyError, ValueError):
-                selector.modify(channel.sock, events, (channel, False))
+        if self._poller is not None and channel.sock is not None:
+            self._poller.modify(channel.sock.fileno(), events)
 
     def _alarmed(self) -> None:
         if self._alarm is not None:
             self._alarm.clear()
+        while self._withheld:
+            channel = self._withheld.popleft()
+            if channel.worker in self._channels:
+                self._report(channel, channel.peek())
         # Perhaps memory of a worker's was freed, which it has to be told.
         for channel in list(self._channels.values()):
             self._flush(channel)
@@ -345,19 +358,26 @@ class ProcessBackend:
 
     def _write(self, channel: Channel) -> None:
         if not channel.writable():
-            self._listen(channel, selectors.EVENT_READ)
+            self._listen(channel, READ)
 
     def _read(self, channel: Channel) -> None:
         self._report(channel, channel.receive())
         if channel.eof:
-            selector = self._selector
-            if selector is not None and channel.sock is not None:
-                selector.unregister(channel.sock)
+            if self._poller is not None and channel.sock is not None:
+                self._poller.unregister(channel.sock.fileno())
             self._deadlines.setdefault(channel, time.monotonic() + GRACE)
-        else:
+        elif channel.wants_to_write:
             self._flush(channel)
 
-    def _report(self, channel: Channel, news: News) -> None:
+    def _report(self, channel: Channel, results: list[Result]) -> None:
+        """Tell what a worker has said."""
+        if channel.news is not None:
+            news, channel.news = channel.news, None
+            self._report_state(channel, news)
+        if results:
+            self._sink.results(channel.worker, results)
+
+    def _report_state(self, channel: Channel, news: News) -> None:
         if news.ready:
             channel.ready = True
             self._sink.ready(channel.worker)
@@ -369,8 +389,6 @@ class ProcessBackend:
             # Unasked: it has grown over its memory limit, and what it was sent waits for its end.
             grace = LEAVING if channel.retiring else GRACE
             self._deadlines[channel] = time.monotonic() + grace
-        if news.results:
-            self._sink.results(channel.worker, news.results)
 
     def _overdue(self) -> None:
         """End what ought to have ended."""
@@ -391,11 +409,10 @@ class ProcessBackend:
         ended = channel.child.poll()
         if ended is None:
             return
-        selector = self._selector
-        if selector is not None:
+        if self._poller is not None:
             for part in (channel.sock, channel.child):
-                with contextlib.suppress(KeyError, ValueError):
-                    selector.unregister(part)  # type: ignore[arg-type]
+                if part is not None:
+                    self._poller.unregister(part.fileno())
         number = channel.worker
         try:
             self._report(channel, channel.receive_last())
@@ -437,12 +454,6 @@ class ProcessBackend:
             if used is not None and used > limit:
                 channel.stop()
                 channel.kill("over-memory", used)
-
-
-def _descriptors(alarm: _Alarm, selector: selectors.BaseSelector) -> set[int]:
-    """What a worker that is forked straight from this process must not keep."""
-    fileno = getattr(selector, "fileno", None)
-    return {alarm.fileno()} if fileno is None else {alarm.fileno(), fileno()}
 
 
 class _Alarm:

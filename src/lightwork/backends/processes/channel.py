@@ -31,7 +31,7 @@ from . import barrier, messages, page
 from .answered import Record, to_results
 from .launch import Child, parent_only
 from .ledger import Book, Frame
-from .messages import EXACT, STAR, TIMED, TINY, Cargo, Header, Hold, Results
+from .messages import EXACT, STAR, TIMED, TINY, Cargo, Header, Hold
 from .page import Page
 
 __all__ = ["Channel", "News"]
@@ -49,11 +49,10 @@ _MOST_NEW = KNOWN_FUNCTIONS // 2
 
 
 class News(NamedTuple):
-    """What the worker has told."""
+    """What the worker has told about itself."""
 
     ready: bool = False
     init_error: bytes | None = None
-    results: Sequence[Result] = ()
     leaving: bool = False
 
 
@@ -67,6 +66,7 @@ class Channel:
         retiring: it was told to leave.
         init_error: the packed error of its initializer.
         used_memory: the resident bytes for which it was killed.
+        news: what it has told about itself, until somebody takes note of it.
     """
 
     def __init__(self, worker: int, arena: Arena, wake: Callable[[], None]) -> None:
@@ -76,6 +76,7 @@ class Channel:
         self.retiring = False
         self.init_error: bytes | None = None
         self.used_memory: int | None = None
+        self.news: News | None = None
         self.child: Child | None = None
         self.sock: socket.socket | None = None
         self.page: Page | None = None
@@ -154,6 +155,14 @@ class Channel:
         barrier.barrier(self._registered)
 
     # -- writing ---------------------------------------------------------------------------------
+
+    @property
+    def wants_to_write(self) -> bool:
+        """Whether a `flush` may have something to do."""
+        book = self._book
+        return book is not None and bool(
+            book.waiting or book.cuts or self._freed or (self.retiring and not self._leave_sent)
+        )
 
     @property
     def full(self) -> bool:
@@ -310,22 +319,50 @@ class Channel:
         """Whether the worker's end of the socket is closed."""
         return self._inbox is not None and self._inbox.eof
 
-    def receive(self) -> News:
-        """Read what the worker has said since."""
+    def receive(self) -> list[Result]:
+        """Read what the worker has said since: results, and perhaps `news`."""
         assert self._inbox is not None
         return self._understand(self._inbox.read())
 
-    def receive_last(self) -> News:
+    @property
+    def keeps_results(self) -> bool:
+        """Whether the worker holds results back for company."""
+        page_ = self.page
+        return page_ is not None and not self._closed and page_.cells[page.JOURNALED] > 0
+
+    def peek(self) -> list[Result]:
+        """Read what the worker has said since, and what it holds back: it may be long in coming.
+
+        1. We note how often the journal was cleared. 2. We read the socket to its end. 3. We copy
+        the journal, and look at the count again: the same, so nothing was moved from the one to
+        the other meanwhile, and what is in the journal is the next there is. Results of tiny calls
+        are not in it; where such come first, nothing is taken. What is taken comes by the socket
+        again, and is known by its position then.
+        """
+        assert self._inbox is not None
+        shared = self.page
+        assert shared is not None
+        cleared = shared.cells[page.CLEARED]
+        self._barrier()
+        results = self._understand(self._inbox.drain())
+        records = shared.peek_journal(cleared, self._barrier)
+        with self._lock:
+            if not records or self._book is None or records[0][0] != self._book.answered_to:
+                return results
+            late = self._assign(records)
+        return results + to_results(late, _NO_HOLD)
+
+    def receive_last(self) -> list[Result]:
         """The worker is dead: read what is left in the socket and in the journal."""
         assert self._inbox is not None
         assert self.page is not None
-        news = self._understand(self._inbox.drain())
+        results = self._understand(self._inbox.drain())
         records = self.page.read_journal()
-        if not records:
-            return news
-        hold = Hold(memoryview(b""), WireFrame(0, b""), (), self._on_free)
-        late = self._assign(records)
-        return news._replace(results=[*news.results, *to_results(late, hold)])
+        if records:
+            with self._lock:
+                late = self._assign(records)
+            results += to_results(late, _NO_HOLD)
+        return results
 
     def last_running(self) -> Running | None:
         """The worker is dead, and has been read to the end: the call that it died in."""
@@ -334,46 +371,52 @@ class Channel:
                 return None
             return self._book.running(page.CHARGED, _no_barrier)
 
-    def _understand(self, frames: Sequence[WireFrame]) -> News:
-        ready, leaving, init_error = False, False, None
+    def _understand(self, frames: Sequence[WireFrame]) -> list[Result]:
         results: list[Result] = []
         for frame in frames:
-            if frame.kind == messages.RESULTS:
+            kind = frame[0]
+            if kind == messages.RESULTS:
                 results += self._results(frame)
-            elif frame.kind == messages.READY:
-                ready, self._registered = True, bool(messages.read_plain(frame.body))
-            elif frame.kind == messages.INIT_FAILED:
-                init_error = messages.read_plain(frame.body)
-            elif frame.kind == messages.LEAVING:
-                leaving = True
-        return News(ready, init_error, results, leaving)
+                continue
+            news = self.news or News()
+            if kind == messages.READY:
+                self._registered = bool(messages.read_plain(frame.body))
+                self.news = news._replace(ready=True)
+            elif kind == messages.INIT_FAILED:
+                self.news = news._replace(init_error=messages.read_plain(frame.body))
+            elif kind == messages.LEAVING:
+                self.news = news._replace(leaving=True)
+        return results
 
     def _results(self, frame: WireFrame) -> list[Result]:
-        fields, rest = messages.split(frame.body)
-        told = Results(*fields)
-        records = self._assign(told.records)
+        told, rest = messages.split(frame[1])
+        frames_done, freed, segments, records = told  # as Results has them
         with self._lock:
-            assert self._book is not None
-            self._big -= self._book.done(told.frames_done)
-            self._leases.difference_update(told.freed)
-        for number in told.freed:
+            book = self._book
+            assert book is not None
+            assigned = self._assign(records)
+            self._big -= book.done(frames_done)
+            if freed:
+                self._leases.difference_update(freed)
+        for number in freed:
             self._arena.free(number)
-        hold = Hold(rest, frame, told.segments, self._on_free)
+        if not segments and not rest:
+            return to_results(assigned, _NO_HOLD)
+        hold = Hold(rest, frame, segments, self._on_free)
         try:
-            return to_results(records, hold)
+            return to_results(assigned, hold)
         finally:
             hold.release()
 
     def _assign(self, records: Sequence[tuple[Any, ...]]) -> list[Record]:
-        """Find out whose the answers are."""
+        """Locked. Find out whose the answers are."""
         assigned: list[Record] = []
-        with self._lock:
-            assert self._book is not None
-            for record in records:
-                calls = len(record[4]) if record[1] == messages.GROUP else 1
-                whose = self._book.answered(record[0], calls)
-                if whose:
-                    assigned.append((record, whose))
+        assert self._book is not None
+        for record in records:
+            calls = len(record[4]) if record[1] == messages.GROUP else 1
+            whose = self._book.answered(record[0], calls)
+            if whose:
+                assigned.append((record, whose))
         return assigned
 
     def _on_free(self, number: int, size: int) -> None:
@@ -412,6 +455,9 @@ class Channel:
 
 def _no_barrier() -> None:
     pass
+
+
+_NO_HOLD = Hold(memoryview(b""), WireFrame(0, b""), (), lambda number, size: None)
 
 
 def _told(parcel: Parcel, cargo: Cargo) -> tuple[Any, ...]:

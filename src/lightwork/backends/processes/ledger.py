@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 
 from ...core.events import Running
 from ..base import Parcel
-from .page import FINISHED, LIMIT, LOADING_MANY, PHASE, SINCE, SLOTS, STARTED
+from .page import AT, FINISHED, LIMIT, LOADING_MANY, PHASE, SINCE, SLOTS, STARTED
 
 __all__ = ["Book", "Frame"]
 
@@ -75,7 +75,7 @@ class Book:
         self.frames_done = 0
         self._serial = 0
         self._position = 0
-        self._answered = 0  # the position behind the last call that was answered
+        self.answered_to = 0  # the position behind the last call that was answered
         self.cuts: list[tuple[int, int, int]] = []  # to be told to the worker
 
     # -- frames ----------------------------------------------------------------------------------
@@ -111,13 +111,13 @@ class Book:
 
     def answered(self, position: int, calls: int) -> list[tuple[Parcel, int, int]]:
         """These calls were answered: whose they are. Those that had been answered are left out."""
-        skip = self._answered - position
+        skip = self.answered_to - position
         if skip > 0:
             position += skip
             calls -= skip
         if calls <= 0:
             return []
-        self._answered = position + calls
+        self.answered_to = position + calls
         for frame in self.frames:
             if position < frame.base + frame.calls:
                 return list(frame.spread(position, calls))
@@ -152,7 +152,7 @@ class Book:
         for parcel in self.waiting:
             if parcel.task == task and parcel.hi > offset:
                 return None
-        return self._answered
+        return self.answered_to
 
     def _cut_waiting(self, task: int, offset: int) -> Taken:
         taken: Taken = []
@@ -203,15 +203,15 @@ class Book:
         for _ in range(3):
             # The time belongs to the call if that is the same before and after, for it is stored
             # first. A worker that has gone on three times meanwhile is not late with any.
-            position = cells[STARTED]
+            position = cells[AT]
             barrier()
             since = cells[SINCE]
             phase = cells[PHASE]
-            if cells[STARTED] == position:
+            if cells[AT] == position:
                 break
         else:
             since = time.monotonic_ns()
-        if phase not in phases or position < max(cells[FINISHED], self._answered):
+        if phase not in phases or position < max(cells[FINISHED], self.answered_to):
             return None
         for frame in self.frames:
             if position >= frame.base + frame.keep:

@@ -7,11 +7,11 @@ whether the call may start (PROTOCOL.md, "Taking back").
 Two ways to run a parcel:
 
 * *careful*: each call by itself; its result is pickled, and what it leaves behind is dropped, while
-  it is still the one to blame. Its result goes to the socket when a millisecond has passed since
-  the last one did, or when nothing else is at hand; until then it is in the journal.
-* *tiny* (the parent expects under 20 us a call, and the arguments are plain): a tight loop. Results
-  that are atoms are collected, and travel as one list; all others are pickled at once, since the
-  function may change them in its next call. A crash may repeat a millisecond of it.
+  it is still the one to blame. Its result goes to the socket when some milliseconds have passed
+  since the last one did, or when nothing else is at hand; until then it is in the journal.
+* *tiny* (the parent expects under 20 us a call, and the arguments are plain): a tight loop, in
+  blocks. Results that are atoms are collected, and travel as one list; all others are pickled at
+  once, since the function may change them in its next call. A crash may repeat two milliseconds.
 
 Guarantees: results are sent in the order of the calls; when the loop waits for the parent, it has
 said all that it has to say, and holds no reference to arguments or results.
@@ -24,6 +24,7 @@ import os
 import socket
 import time
 from collections import deque
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -33,7 +34,7 @@ from ...wire.functions import FunctionCache
 from ...wire.pickling import Packed, pack, unpack
 from ...wire.remote import pack_error
 from . import messages
-from .answers import FLUSH, Answers
+from .answers import FLUSH, FLUSH_CHUNK, FLUSH_TINY, Answers
 from .endings import flush_streams, leave_fork
 from .limits import resident_bytes
 from .messages import (
@@ -50,6 +51,7 @@ from .messages import (
     Hold,
 )
 from .page import (
+    AT,
     CALLING,
     IDLE,
     LIMIT,
@@ -68,7 +70,7 @@ from .page import (
 __all__ = ["Loop"]
 
 BLOCK = 32
-"""Tiny calls between two looks at the clock: 32 of 20 us are less than FLUSH."""
+"""Tiny calls between two looks at the clock and at the limit: 32 of 20 us are 0.6 ms."""
 
 _ATOMS = frozenset({int, float, bool, type(None), complex})
 _TEXTS = frozenset({str, bytes})
@@ -115,7 +117,7 @@ class Loop:
 
     def run(self) -> None:
         """Serve until told to leave, or until the parent is gone."""
-        work = self._work
+        work, answers = self._work, self._answers
         try:
             while True:
                 if work:
@@ -124,10 +126,10 @@ class Loop:
                         break
                     self._frame(task)
                     task = None
-                    if work and time.monotonic() - self._answers.last_flush >= FLUSH:
-                        self._answers.flush_group()
+                    if work and time.monotonic() - answers.last_flush >= answers.patience:
+                        answers.flush_group()
                     continue
-                if time.monotonic() - self._answers.last_flush < FLUSH:
+                if time.monotonic() - answers.last_flush < answers.patience:
                     # The socket may hold more: then what there is to say can wait a little.
                     self._receive(wait=False)
                 if not work:
@@ -148,7 +150,7 @@ class Loop:
         running = self._running
         if running is None:
             return None
-        left = self._cells[STARTED] - self._first
+        left = self._cells[AT] - self._first
         for calls, _, _, _, _, task, attempt, index in running.header.parcels:
             if left < calls:
                 return index + left, attempt, task
@@ -202,6 +204,7 @@ class Loop:
                 break
             position += sum([parcel[0] for parcel in parcels])
         hold.release()
+        self._answers.end_group()
         self._running = None
         self._cuts.pop(self._serial, None)
         self._answers.frames_done = self._serial + 1
@@ -209,6 +212,7 @@ class Loop:
     def _parcels(self, parcels: list[Parcel], position: int) -> bool:
         """Run parcels that go together. False: stopped by the limit."""
         calls, key, form, payload, flags, *_ = parcel = parcels[0]
+        self._answers.patience = FLUSH if form in (SINGLE, SINGLES) else FLUSH_CHUNK
         if flags & TINY:
             if form == SINGLE:
                 return self._tiny_singles(
@@ -252,7 +256,7 @@ class Loop:
         cells = self._cells
         if flags & TIMED:
             cells[SINCE] = time.monotonic_ns()
-        cells[STARTED] = position
+        cells[STARTED] = cells[AT] = position
         limit = cells[self._slot]
         if limit and position - self._first >= limit - 1 and self._stopped(position):
             return False
@@ -281,14 +285,24 @@ class Loop:
             item = None
             cells[PHASE] = CALLING
             value = fn(*args, **kwargs)
-            cells[PHASE] = PACKING_RESULT
-            packed = pack(value, what="the result", home=True)
-            kind = VALUE
+            kind, packed = self._pack(value)
         except BaseException as error:
-            packed = self._problem(error)
-            kind = ERROR
+            kind, packed = ERROR, self._problem(error)
         # What the call leaves behind may have a __del__ that ends us: it is still its call's.
         args = kwargs = value = None  # type: ignore[assignment]
+        self._answer(kind, flags, position, started, packed)
+        return True
+
+    def _pack(self, value: Any) -> tuple[int, Packed]:
+        """A result as bytes, or the error that this gives."""
+        self._cells[PHASE] = PACKING_RESULT
+        try:
+            return VALUE, pack(value, what="the result", home=True)
+        except BaseException as error:
+            return ERROR, self._problem(error)
+
+    def _answer(self, kind: int, flags: int, position: int, started: float, packed: Packed) -> None:
+        """Answer a call."""
         if os.getpid() != self._pid:
             leave_fork(None)
         if position == self._last:
@@ -297,18 +311,59 @@ class Loop:
             self._answers.frames_done = self._serial + 1
         self._answers.add(kind, flags, position, started, packed)
         self._after_answer()
-        return True
 
     def _plain(self, parcel: Parcel, position: int) -> bool:
-        """The careful way through a chunk whose arguments come in one blob."""
+        """The careful way through a chunk whose arguments come in one blob.
+
+        As `_call` for each, but with all that the usual case needs in one place: after a call
+        that waited for something the caches are cold, and every function more costs some µs.
+        """
         key, flags = parcel[1], parcel[4]
         items = self._load_chunk(parcel, position)
         if items is None:
             return False
-        for number, item in enumerate(items):
-            if not self._call(key, LOADED, item, flags, position + number):
+        fn = self._known(key)
+        if fn is None or flags & STAR or type(items[0]) is _Unloaded:
+            for number, item in enumerate(items):
+                if not self._call(key, LOADED, item, flags, position + number):
+                    return False
+            return True
+        cells, slot, first, add = self._cells, self._slot, self._first, self._answers.add_atom
+        monotonic = time.monotonic
+        for item in items:
+            if flags & TIMED:
+                cells[SINCE] = time.monotonic_ns()
+            cells[STARTED] = cells[AT] = position
+            limit = cells[slot]
+            if limit and position - first >= limit - 1 and self._stopped(position):
                 return False
+            cells[PHASE] = CALLING
+            started = monotonic()
+            try:
+                value = fn(item)
+            except BaseException as error:
+                self._answer(ERROR, flags, position, started, self._problem(error))
+            else:
+                if type(value) in _ATOMS:
+                    if position == self._last:
+                        self._answers.frames_done = self._serial + 1
+                    add(position, flags, started, value)
+                    if self._answers.leased or self._memory_limit is not None:
+                        self._after_answer()
+                else:
+                    kind, packed = self._pack(value)
+                    value = None  # see `_call`
+                    self._answer(kind, flags, position, started, packed)
+            position += 1
         return True
+
+    def _known(self, key: int) -> Callable[..., Any] | None:
+        """The function; None where each of its calls is to fail for want of it."""
+        try:
+            fn: Callable[..., Any] = self._functions.get(key)
+        except BaseException:
+            return None
+        return fn
 
     def _load_chunk(self, parcel: Parcel, position: int) -> list[Any] | None:
         """Rebuild the arguments of a plain chunk. None: stopped by the limit.
@@ -366,83 +421,73 @@ class Loop:
             return self._plain(parcel, position)  # the same error for each of them
         if flags & STAR:
             fn = partial(_spread, fn)
-        cells, slot, first, timed = self._cells, self._slot, self._first, flags & TIMED
+        return self._tiny(fn, items, flags, position)
+
+    def _tiny_singles(self, calls: Sequence[tuple[int, Any]], flags: int, position: int) -> bool:
+        """The same over calls that were submitted one by one: (key, item)."""
+        get = self._functions.get
+
+        def run(one: tuple[int, Any]) -> Any:
+            key, item = one
+            args, kwargs = unpack(item) if type(item) is bytes else self._open(item)
+            return get(key)(*args, **kwargs)
+
+        return self._tiny(run, calls, flags, position)
+
+    def _tiny(
+        self, fn: Callable[[Any], Any], items: Sequence[Any], flags: int, position: int
+    ) -> bool:
+        """Call `fn` on each item, in blocks. False: stopped by the limit.
+
+        A block is announced as a whole: the page's limit costs as much to look at as a tiny call.
+        """
+        cells = self._cells
         group = _Group(position)
-        values = group.values
-        kind: type = int  # of the last result: nearly always that of the next one, too
-        cells[PHASE] = CALLING
+        size = 1 if flags & TIMED else BLOCK
         end = position + len(items)
-        started, add = STARTED, values.append  # nearer than globals: each step counts here
-        place = position
-        for begin in range(position, end, BLOCK):
-            at = begin - position
-            for item in items[at : at + BLOCK]:
-                if timed:
-                    cells[SINCE] = time.monotonic_ns()
-                cells[started] = place
-                if cells[slot] and place - first >= cells[slot] - 1:
+        for begin in range(position, end, size):
+            after = min(begin + size, end)
+            if flags & TIMED:
+                cells[SINCE] = time.monotonic_ns()
+            cells[STARTED] = after - 1
+            limit = cells[self._slot]
+            if limit and after - self._first >= limit:
+                # Perhaps not all of the block may start: now one by one.
+                for place in range(begin, after):
                     self._close(group, place)
                     if self._stopped(place):
                         return False
-                    cells[PHASE] = CALLING
-                try:
-                    value = fn(item)
-                    if type(value) is kind:
-                        add(value)
-                    else:
-                        kind = self._odd(group, value, flags, place)
-                except BaseException as error:
-                    group.fail(place, self._problem(error))
-                place += 1
-            value = None
-            after = min(begin + BLOCK, end)
-            if after < end and time.monotonic() - self._answers.last_flush >= FLUSH:
+                    self._block(fn, items[place - position : place - position + 1], group, place)
+                continue
+            self._block(fn, items[begin - position : after - position], group, begin)
+            if after < end and time.monotonic() - self._answers.last_flush >= FLUSH_TINY:
                 self._close(group, after)
                 self._answers.flush_group()
                 self._after_answer()
-                cells[PHASE] = CALLING
         self._close(group, end)
         self._after_answer()
         return True
 
-    def _tiny_singles(self, calls: list[tuple[int, Any]], flags: int, position: int) -> bool:
-        """The same over calls that were submitted one by one: (key, item)."""
-        cells, slot, first = self._cells, self._slot, self._first
-        group = _Group(position)
-        values = group.values
-        kind: type = int
+    def _block(
+        self, fn: Callable[[Any], Any], items: Sequence[Any], group: _Group, place: int
+    ) -> None:
+        """The tight loop: `items`, the first of which is at position `place`, and may all start."""
+        cells, at, add = self._cells, AT, group.values.append
+        kind: type = int  # of the last result: nearly always that of the next one, too
         cells[PHASE] = CALLING
-        for number, (key, item) in enumerate(calls, 1):
-            if flags & TIMED:
-                cells[SINCE] = time.monotonic_ns()
-            cells[STARTED] = position
-            limit = cells[slot]
-            if limit and position - first >= limit - 1:
-                self._close(group, position)
-                if self._stopped(position):
-                    return False
-                cells[PHASE] = CALLING
+        for item in items:
+            cells[at] = place
             try:
-                args, kwargs = unpack(item) if type(item) is bytes else self._open(item)
-                value = self._functions.get(key)(*args, **kwargs)
+                value = fn(item)
                 if type(value) is kind:
-                    values.append(value)
+                    add(value)
                 else:
-                    kind = self._odd(group, value, flags, position)
+                    kind = self._odd(group, value, place)
             except BaseException as error:
-                group.fail(position, self._problem(error))
-            position += 1
-            value = None
-            if number % BLOCK == 0 and time.monotonic() - self._answers.last_flush >= FLUSH:
-                self._close(group, position)
-                self._answers.flush_group()
-                self._after_answer()
-                cells[PHASE] = CALLING
-        self._close(group, position)
-        self._after_answer()
-        return True
+                group.fail(place, self._problem(error))
+            place += 1
 
-    def _odd(self, group: _Group, value: Any, flags: int, position: int) -> type:
+    def _odd(self, group: _Group, value: Any, position: int) -> type:
         """Take a result of another type than those before. Returns the type that needs no look.
 
         What is not an atom is pickled as it is now.
@@ -455,7 +500,7 @@ class Loop:
         packed = pack(value, what="the result", home=True)
         if packed.buffers or len(packed.data) > messages.INLINE:
             self._close(group, position)
-            self._answers.add(VALUE, flags, position, group.started, packed)
+            self._answers.add(VALUE, 0, position, group.started, packed)
             group.restart(position + 1)
         else:
             group.others[len(group.values)] = VALUE, packed.data

@@ -26,6 +26,7 @@ from ...wire.pickling import Packed
 from ...wire.segments import Arena, Segment, map_segment
 
 __all__ = [
+    "ATOM",
     "CUT",
     "EACH",
     "ERROR",
@@ -69,11 +70,12 @@ RESULTS = 10  # Results
 LEAVING = 11
 
 # -- kinds of records in Results -----------------------------------------------------------------
-# (position, VALUE or ERROR, started, seconds, item)
+# (position, VALUE or ERROR or ATOM, started, seconds, item)
 # (position of the first, GROUP, started, seconds, values, {place: (VALUE or ERROR, item)})
 VALUE = 0
 ERROR = 1
 GROUP = 2
+ATOM = 3  # as VALUE, but the item is the value itself
 
 # -- forms of a parcel's payload -----------------------------------------------------------------
 SINGLE = 0  # item: (args, kwargs) of one call

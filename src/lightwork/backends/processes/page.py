@@ -20,24 +20,31 @@ import marshal
 import mmap
 import os
 import struct
+from collections.abc import Callable
 from typing import Any
 
 __all__ = ["Page", "create"]
 
 # -- written by the worker -----------------------------------------------------------------------
 STARTED = 0
-"""Position of the call that is handled, or is about to be. Only grows."""
+"""Position of the last call that has started, or will, whatever is taken back. Only grows."""
 FINISHED = 1
 """Calls at positions below this have ended, and their results outlive the worker."""
 PHASE = 2
 """What it is doing: one of the phases below."""
 SINCE = 3
 """``time.monotonic_ns()`` when the current call started, if its parcel is timed. Stored before
-STARTED, so that a reader never pairs a new call with an old time."""
+AT, so that a reader never pairs a new call with an old time."""
 USED = 4
 """In phase OVER_MEMORY: the resident bytes that were seen."""
 JOURNALED = 5
 """How many bytes of the journal count."""
+
+AT = 6
+"""Position of the call that is handled: STARTED, or, in a block of tiny calls, one before it."""
+
+CLEARED = 7
+"""How often the journal was cleared."""
 
 # -- written by the parent -----------------------------------------------------------------------
 LIMIT = 64
@@ -132,19 +139,36 @@ class Page:
         """Its records were written to the socket. Killed just before: the parent has them twice,
         and knows them by their positions."""
         if self._used:
+            self.cells[CLEARED] += 1
             self._used = self.cells[JOURNALED] = 0
 
-    # -- the parent's side, after the worker's death ---------------------------------------------
+    # -- the parent's side -----------------------------------------------------------------------
 
     def read_journal(self) -> list[Any]:
-        """The records that count."""
+        """The records that count. The worker is dead."""
+        return self._records(self._journal, self.cells[JOURNALED])
+
+    def peek_journal(self, cleared: int, barrier: Callable[[], None]) -> list[Any]:
+        """The records of a worker that lives; none if it has cleared them since `cleared`.
+
+        It may clear and write anew while we copy. But it counts that before it writes: who sees
+        the same count behind the copy as before has a copy of what was there.
+        """
         end = self.cells[JOURNALED]
+        copy = memoryview(bytes(self._journal[:end]))
+        barrier()
+        return self._records(copy, end) if self.cells[CLEARED] == cleared else []
+
+    @staticmethod
+    def _records(journal: memoryview, end: int) -> list[Any]:
         records, at = [], 0
         while at < end:
-            (length,) = _LENGTH.unpack_from(self._journal, at)
-            records.append(marshal.loads(self._journal[at + 8 : at + 8 + length]))
+            (length,) = _LENGTH.unpack_from(journal, at)
+            records.append(marshal.loads(journal[at + 8 : at + 8 + length]))
             at += 8 + length
         return records
+
+    # -- after the worker's death ----------------------------------------------------------------
 
     def read_fault(self) -> str:
         """What faulthandler wrote, without the lines about our own code; or ""."""
