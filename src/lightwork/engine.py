@@ -439,10 +439,15 @@ class Engine:
         """Locked. One event, and all that follows from it."""
         self._carry_out(self._scheduler.handle(event, self._clock()))
 
-    def _carry_out(self, commands: Iterable[do.Command]) -> None:
+    def _carry_out(self, commands: Sequence[do.Command]) -> None:
         """Locked. In order; what follows from an answer comes behind what was decided before."""
-        waiting: deque[do.Command] = deque(commands)
         carry = self._carry
+        if len(commands) == 1:
+            reply = carry[type(commands[0])](commands[0])  # type: ignore[operator]
+            if reply is None:
+                return
+            commands = self._scheduler.handle(reply, self._clock())
+        waiting: deque[do.Command] = deque(commands)
         while waiting:
             command = waiting.popleft()
             reply = carry[type(command)](command)  # type: ignore[operator]

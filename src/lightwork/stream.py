@@ -67,6 +67,25 @@ class Piece(NamedTuple):
     run: tuple[int, int | None, float, float]
 
 
+class _Range(Iterator[Any]):
+    """What is left of a ``range``: it is read in pieces that are ranges themselves, and travel as
+    such."""
+
+    def __init__(self, items: range) -> None:
+        self._rest = items
+
+    def take(self, count: int) -> range:
+        """The next `count` of them, or as many as there are."""
+        rest = self._rest
+        self._rest = rest[count:]
+        return rest[:count]
+
+    def __next__(self) -> int:
+        for item in self.take(1):
+            return item
+        raise StopIteration
+
+
 class Chunk:
     """Consecutive items of a map, submitted as one task. The engine's target."""
 
@@ -81,7 +100,7 @@ class Chunk:
         "tasks",
     )
 
-    def __init__(self, stream: Stream, start: int, items: list[Any], size: int) -> None:
+    def __init__(self, stream: Stream, start: int, items: Sequence[Any], size: int) -> None:
         self.stream = stream
         self.start = start  # the index of its first item
         self.items = items
@@ -148,7 +167,7 @@ class Stream:
         self._family = family
         self._options = options
         self._workers = workers
-        self._items: Iterator[Any] | None = iter(items)
+        self._items: Iterator[Any] | None = _Range(items) if type(items) is range else iter(items)
         self._input_error: BaseException | None = None
         self._chunks: deque[Chunk] = deque()  # not fully handed out, in order
         self._ready: deque[Piece] = deque()  # unordered: arrived pieces
@@ -273,13 +292,17 @@ class Stream:
             if calls == 1:
                 window = self._window()  # the first answers change it quickly
 
-    def _read(self, calls: int) -> list[Any]:
+    def _read(self, calls: int) -> Sequence[Any]:
         """The next items; at the end of the inputs, and at their errors, none."""
         assert self._items is not None
-        items: list[Any] = []
+        items: Sequence[Any] = []
         try:
             self._engine.check_open()
-            items.extend(islice(self._items, calls))  # keeps what came before an error
+            if isinstance(self._items, _Range):
+                items = self._items.take(calls)
+            else:
+                items = read = list[Any]()
+                read.extend(islice(self._items, calls))  # keeps what came before an error
         except Exception as error:
             self._items = None
             self._input_error = error  # raised in its place, behind the results before it
@@ -288,7 +311,7 @@ class Stream:
                 self._items = None
         return items
 
-    def _submit(self, items: list[Any]) -> None:
+    def _submit(self, items: Sequence[Any]) -> None:
         start = self.seen
         self.seen += len(items)
         self._ahead += len(items)

@@ -64,7 +64,7 @@ class FakeBackend:
     ) -> LocalCall:
         return LocalCall(fn, (args,), True, kwargs)
 
-    def prepare_chunk(self, fn: Callable[..., Any], items: list[Any], star: bool) -> LocalCall:
+    def prepare_chunk(self, fn: Callable[..., Any], items: Sequence[Any], star: bool) -> LocalCall:
         return LocalCall(fn, items, star, None)
 
     def combine(self, waiting: Sequence[Any]) -> list[tuple[Any, int]]:

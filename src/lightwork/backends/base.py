@@ -133,7 +133,7 @@ class Backend(Protocol):
         Raises CannotPickle, naming what cannot travel.
         """
 
-    def prepare_chunk(self, fn: Callable[..., Any], items: list[Any], star: bool) -> Any:
+    def prepare_chunk(self, fn: Callable[..., Any], items: Sequence[Any], star: bool) -> Any:
         """Free. Make a ``Call`` of ``fn(item)`` for each item, or ``fn(*item)`` with `star`.
 
         Raises CannotPickle.

@@ -75,7 +75,7 @@ class SerialBackend:
         """See Backend."""
         return LocalCall(fn, (args,), True, kwargs)
 
-    def prepare_chunk(self, fn: Callable[..., Any], items: list[Any], star: bool) -> LocalCall:
+    def prepare_chunk(self, fn: Callable[..., Any], items: Sequence[Any], star: bool) -> LocalCall:
         """See Backend."""
         return LocalCall(fn, items, star, None)
 

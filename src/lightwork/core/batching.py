@@ -130,6 +130,22 @@ class Batches:
         commands.append(Send(worker.number, parts))
         return True
 
+    def send_one(self, worker: Worker, task: Task, now: float) -> Send:
+        """Send a task of one call to a worker that holds nothing; nothing else is ready."""
+        family = task.family
+        task.state = SENT
+        task.worker = worker
+        worker.heard = now
+        worker.held.append(task)
+        worker.load[family] = 1
+        worker.open = 1
+        worker.given += 1
+        worker.version += 1
+        worker.dry = False
+        if family.timeout is not None and family.timeout < worker.limit:
+            worker.limit = family.timeout
+        return Send(worker.number, (Part(task.number, task.attempt, 0, 1),))
+
     def _too_much(
         self, worker: Worker, task: Task, calls: int, count: int, share: int, expected: float
     ) -> bool:

@@ -140,6 +140,30 @@ class Outbox:
             parts += [c.cast("B") if isinstance(c, memoryview) else c for c in chunks if len(c)]
         self._queue.append(_Message(parts, _HEADER_SIZE + size, fds, on_sent))
 
+    def send_now(self, kind: int, body: bytes) -> bool:
+        """``post`` and ``flush`` of one small frame; returns as ``flush`` does.
+
+        Where nobody is writing and the socket takes it, which is nearly always so, this is one
+        system call and little else.
+        """
+        if self._queue or self.broken or not self._writing.acquire(blocking=False):
+            self.post(kind, (body,))
+            return self.flush()
+        data = _HEADER.pack(len(body), kind, 0, _SIGN) + body
+        sent = 0
+        try:
+            try:
+                sent = self._sock.send(data, _DONTWAIT)
+            except OSError:
+                pass  # whatever it is, `flush` will find it, too
+            if sent < len(data):
+                # In front: what others posted meanwhile comes behind it.
+                left = memoryview(data)[sent:]
+                self._queue.appendleft(_Message([left], len(left), (), None))
+        finally:
+            self._writing.release()
+        return self.flush() if self._queue else True
+
     @property
     def pending(self) -> bool:
         """Whether something waits to be written."""

@@ -127,7 +127,7 @@ def unpack(
         raise CannotUnpickle(f"{what} cannot be rebuilt: {culprit.say(error)}") from error
 
 
-def pack_plain(values: list[Any]) -> bytes | None:
+def pack_plain(values: Sequence[Any]) -> bytes | None:
     """Pickle `values` in one piece if there are only plain builtins inside, else return None.
 
     What it returns can be unpickled without fail, and without running code of the user's.

@@ -99,6 +99,28 @@ class Answers:
         else:
             self.flush(SENDING)
 
+    def say_one(self, serial: int, position: int, started: float, value: Any) -> None:
+        """Say at once that the only call of a frame has ended with a number or the like."""
+        now = time.monotonic()
+        self._ended = position + 1
+        self.frames_done = serial + 1
+        if self._pending or self._atoms or self.freed:
+            self._pending.append((position, ATOM, started, now - started, value))
+            self.flush(SENDING)
+            return
+        cells = self._cells
+        cells[PHASE] = SENDING
+        self._told = serial + 1
+        record = (position, ATOM, started, now - started, value)
+        body = messages.small_body((serial + 1, (), (), (record,)))
+        if not self._outbox.send_now(messages.RESULTS, body):
+            self._outbox.flush_blocking()
+        if self._outbox.broken:
+            os._exit(LOST_PARENT)
+        cells[FINISHED] = position + 1
+        cells[PHASE] = IDLE
+        self.last_flush = now
+
     def end_group(self) -> None:
         """What is added next is no neighbour of what `add_atom` took: a group is of one frame."""
         if not self._atoms:

@@ -26,6 +26,7 @@ from typing import Any
 
 from ...core.events import Running
 from ...wire.functions import FunctionTable
+from ...wire.patience import Patience
 from ...wire.pickling import pack
 from ...wire.remote import unpack_error
 from ...wire.segments import Arena
@@ -84,6 +85,7 @@ class ProcessBackend:
         self._starting: deque[Channel] = deque()
         self._arrivals: deque[Channel] = deque()  # for the pump to watch
         self._blocked: deque[Channel] = deque()  # for the pump to watch until writable
+        self._awake = Patience()
         self._withheld: deque[Channel] = deque()  # for the pump to fetch what they hold back
         self._deadlines: dict[Channel, float] = {}  # when what ought to have ended is ended
         self._next_sample = 0.0
@@ -103,7 +105,7 @@ class ProcessBackend:
         return call
 
     def prepare_chunk(
-        self, fn: Callable[..., Any], items: list[Any], star: bool
+        self, fn: Callable[..., Any], items: Sequence[Any], star: bool
     ) -> calls.PlainChunk | calls.Chunk:
         """See Backend."""
         call = calls.chunk(self._table, fn, items, star)
@@ -294,7 +296,7 @@ class ProcessBackend:
         limit = self._options.memory_limit
         if self._deadlines or limit is not None:
             timeout = self._patience(timeout)
-        for fd, events in poller.wait(timeout):
+        for fd, events in self._awake.wait(poller.wait, timeout):
             if fd not in poller.data:
                 continue  # what came just before has ended it
             watched = poller.data[fd]

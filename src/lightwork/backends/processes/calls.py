@@ -159,7 +159,7 @@ def combine(calls: Sequence[Single]) -> list[tuple[Single | Singles, int]]:
 
 
 def chunk(
-    table: FunctionTable, fn: Callable[..., Any], items: list[Any], star: bool
+    table: FunctionTable, fn: Callable[..., Any], items: Sequence[Any], star: bool
 ) -> PlainChunk | Chunk:
     """Pickle the calls ``fn(item)``, or ``fn(*item)`` with `star`. Raises CannotPickle."""
     function = table.ship(fn)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 
 from ...core.events import Running
 from ..base import Parcel
-from .page import AT, FINISHED, LIMIT, LOADING_MANY, PHASE, SINCE, SLOTS, STARTED
+from .page import FINISHED, LIMIT, LOADING_MANY, PHASE, SINCE, SLOTS, STARTED
 
 __all__ = ["Book", "Frame"]
 
@@ -203,11 +203,11 @@ class Book:
         for _ in range(3):
             # The time belongs to the call if that is the same before and after, for it is stored
             # first. A worker that has gone on three times meanwhile is not late with any.
-            position = cells[AT]
+            position = cells[STARTED]
             barrier()
             since = cells[SINCE]
             phase = cells[PHASE]
-            if cells[AT] == position:
+            if cells[STARTED] == position:
                 break
         else:
             since = time.monotonic_ns()

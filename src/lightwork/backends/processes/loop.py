@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import socket
 import time
 from collections import deque
@@ -31,6 +32,7 @@ from typing import Any, NamedTuple
 from ...errors import LightworkError
 from ...wire.frames import Frame, Inbox, Outbox
 from ...wire.functions import FunctionCache
+from ...wire.patience import Patience
 from ...wire.pickling import Packed, pack, unpack
 from ...wire.remote import pack_error
 from . import messages
@@ -39,6 +41,7 @@ from .endings import flush_streams, leave_fork
 from .limits import resident_bytes
 from .messages import (
     ERROR,
+    EXACT,
     LOADED,
     PLAIN,
     SINGLE,
@@ -51,7 +54,6 @@ from .messages import (
     Hold,
 )
 from .page import (
-    AT,
     CALLING,
     IDLE,
     LIMIT,
@@ -70,7 +72,13 @@ from .page import (
 __all__ = ["Loop"]
 
 BLOCK = 32
-"""Tiny calls between two looks at the clock and at the limit: 32 of 20 us are 0.6 ms."""
+"""Tiny calls between two looks at the clock: 32 of 20 us are less than FLUSH_TINY."""
+
+BLOCK_MOST = 512
+"""The same where they have shown to be very short."""
+
+BRIEF = 0.1e-3
+"""Seconds below which a block may be followed by one of twice its size."""
 
 _ATOMS = frozenset({int, float, bool, type(None), complex})
 _TEXTS = frozenset({str, bytes})
@@ -109,6 +117,10 @@ class Loop:
         self._cuts: dict[int, tuple[int, int]] = {}  # frame serial -> (limit, keep)
         self._memory_limit = memory_limit
         self._pid = os.getpid()
+        self._awake = Patience()
+        poll = select.poll()
+        poll.register(sock, select.POLLIN)
+        self._poll = poll.poll
         # The frame that runs
         self._running: _Work | None = None
         self._slot = LIMIT
@@ -133,9 +145,16 @@ class Loop:
                     # The socket may hold more: then what there is to say can wait a little.
                     self._receive(wait=False)
                 if not work:
-                    self._answers.flush()
+                    answers.flush()
                     flush_streams()
                     self._receive(wait=True)
+                    if len(work) == 1:
+                        # A call that is alone: somebody may be waiting for it.
+                        task = work[0]
+                        if task is not None and self._is_lone(task):
+                            work.popleft()
+                            self._lone(task)
+                        task = None
         except _Leave:
             return
         except ValueError:
@@ -150,7 +169,7 @@ class Loop:
         running = self._running
         if running is None:
             return None
-        left = self._cells[AT] - self._first
+        left = self._cells[STARTED] - self._first
         for calls, _, _, _, _, task, attempt, index in running.header.parcels:
             if left < calls:
                 return index + left, attempt, task
@@ -159,8 +178,13 @@ class Loop:
 
     # -- frames ----------------------------------------------------------------------------------
 
+    def _look(self, timeout: float | None) -> object:
+        return self._poll(timeout)
+
     def _receive(self, *, wait: bool) -> None:
         """Take in what the parent has sent."""
+        if wait:
+            self._awake.wait(self._look, None)
         for frame in self._inbox.read_blocking() if wait else self._inbox.read():
             self._take(frame)
         if self._inbox.eof:
@@ -203,7 +227,59 @@ class Loop:
             if not self._parcels(parcels, position):
                 break
             position += sum([parcel[0] for parcel in parcels])
-        hold.release()
+        self._end_frame(work)
+
+    @staticmethod
+    def _is_lone(work: _Work) -> bool:
+        header = work.header
+        parcels = header[5]
+        if len(parcels) != 1 or header[2] or header[3] or header[4]:
+            return False
+        _, _, form, item, flags, *_ = parcels[0]
+        return form == SINGLE and type(item) is bytes and not flags & TIMED
+
+    def _lone(self, work: _Work) -> None:
+        """Run the one small call of a frame, and answer it: `_frame` and `_call`, in short."""
+        header = work.header
+        serial, position, _, _, _, ((_, key, _, item, flags, *_),) = header
+        cells = self._cells
+        self._running = work
+        self._serial, self._first, self._last = serial, position, position
+        self._slot = slot = LIMIT + serial % SLOTS
+        cells[STARTED] = position
+        if cells[slot] and self._stopped(position):
+            self._end_frame(work)
+            return
+        cells[PHASE] = LOADING
+        started = time.monotonic()
+        args: Any = None
+        kwargs = value = None
+        try:
+            fn = self._functions.get(key)
+            args, kwargs = unpack(item)
+            cells[PHASE] = CALLING
+            value = fn(*args, **kwargs)
+        except BaseException as error:
+            kind, packed = ERROR, self._problem(error)
+            args = kwargs = None
+        else:
+            if type(value) in _ATOMS:
+                args = kwargs = None  # see `_call`
+                if os.getpid() != self._pid:
+                    leave_fork(None)
+                self._running = None
+                self._answers.say_one(serial, position, started, value)
+                if self._answers.leased or self._memory_limit is not None:
+                    self._after_answer()
+                return
+            kind, packed = self._pack(value)
+            args = kwargs = value = None
+        self._answer(kind, flags | EXACT, position, started, packed)
+        self._end_frame(work)
+
+    def _end_frame(self, work: _Work) -> None:
+        """Nothing of this frame will be looked at any more."""
+        work.hold.release()
         self._answers.end_group()
         self._running = None
         self._cuts.pop(self._serial, None)
@@ -256,7 +332,7 @@ class Loop:
         cells = self._cells
         if flags & TIMED:
             cells[SINCE] = time.monotonic_ns()
-        cells[STARTED] = cells[AT] = position
+        cells[STARTED] = position
         limit = cells[self._slot]
         if limit and position - self._first >= limit - 1 and self._stopped(position):
             return False
@@ -333,7 +409,7 @@ class Loop:
         for item in items:
             if flags & TIMED:
                 cells[SINCE] = time.monotonic_ns()
-            cells[STARTED] = cells[AT] = position
+            cells[STARTED] = position
             limit = cells[slot]
             if limit and position - first >= limit - 1 and self._stopped(position):
                 return False
@@ -365,7 +441,7 @@ class Loop:
             return None
         return fn
 
-    def _load_chunk(self, parcel: Parcel, position: int) -> list[Any] | None:
+    def _load_chunk(self, parcel: Parcel, position: int) -> Sequence[Any] | None:
         """Rebuild the arguments of a plain chunk. None: stopped by the limit.
 
         Plain blobs do not fail, but memory or descriptors may: then each argument is the error.
@@ -374,7 +450,7 @@ class Loop:
         if not self._begin(flags, position, LOADING_MANY if calls > 1 else LOADING):
             return None
         try:
-            items: list[Any] = self._open(item)
+            items: Sequence[Any] = self._open(item)
         except (OSError, MemoryError, LightworkError) as error:
             return [_Unloaded(error)] * calls
         return items if hi - lo == len(items) else items[lo:hi]
@@ -437,31 +513,30 @@ class Loop:
     def _tiny(
         self, fn: Callable[[Any], Any], items: Sequence[Any], flags: int, position: int
     ) -> bool:
-        """Call `fn` on each item, in blocks. False: stopped by the limit.
-
-        A block is announced as a whole: the page's limit costs as much to look at as a tiny call.
-        """
-        cells = self._cells
+        """Call `fn` on each item, in blocks. False: stopped by the limit."""
         group = _Group(position)
-        size = 1 if flags & TIMED else BLOCK
         end = position + len(items)
-        for begin in range(position, end, size):
+        begin, size, then = position, BLOCK, group.started
+        while begin < end:
             after = min(begin + size, end)
             if flags & TIMED:
-                cells[SINCE] = time.monotonic_ns()
-            cells[STARTED] = after - 1
-            limit = cells[self._slot]
-            if limit and after - self._first >= limit:
-                # Perhaps not all of the block may start: now one by one.
-                for place in range(begin, after):
-                    self._close(group, place)
-                    if self._stopped(place):
-                        return False
-                    self._block(fn, items[place - position : place - position + 1], group, place)
-                continue
-            self._block(fn, items[begin - position : after - position], group, begin)
-            if after < end and time.monotonic() - self._answers.last_flush >= FLUSH_TINY:
-                self._close(group, after)
+                self._cells[SINCE] = time.monotonic_ns()
+                after = begin + 1
+            stop = self._block(fn, items[begin - position : after - position], group, begin)
+            if stop < after:
+                self._close(group, stop)
+                if self._stopped(stop):
+                    return False
+                # It may start after all: alone, for the next may not.
+                one = items[stop - position : stop - position + 1]
+                self._block(fn, one, group, stop, look=False)
+                stop += 1
+            begin = stop
+            now = time.monotonic()
+            size = min(2 * size, BLOCK_MOST) if now - then < BRIEF else BLOCK
+            then = now
+            if begin < end and now - self._answers.last_flush >= FLUSH_TINY:
+                self._close(group, begin)
                 self._answers.flush_group()
                 self._after_answer()
         self._close(group, end)
@@ -469,14 +544,26 @@ class Loop:
         return True
 
     def _block(
-        self, fn: Callable[[Any], Any], items: Sequence[Any], group: _Group, place: int
-    ) -> None:
-        """The tight loop: `items`, the first of which is at position `place`, and may all start."""
-        cells, at, add = self._cells, AT, group.values.append
+        self,
+        fn: Callable[[Any], Any],
+        items: Sequence[Any],
+        group: _Group,
+        place: int,
+        *,
+        look: bool = True,
+    ) -> int:
+        """The tight loop: `items`, the first of which is at position `place`.
+
+        Returns the position of the first that may not start, as far as the page's limit tells
+        (`look`: whether to ask it), or the one behind the last.
+        """
+        cells, started, slot, add = self._cells, STARTED, self._slot, group.values.append
         kind: type = int  # of the last result: nearly always that of the next one, too
         cells[PHASE] = CALLING
         for item in items:
-            cells[at] = place
+            cells[started] = place
+            if cells[slot] and look and place - self._first >= cells[slot] - 1:
+                break
             try:
                 value = fn(item)
                 if type(value) is kind:
@@ -486,6 +573,7 @@ class Loop:
             except BaseException as error:
                 group.fail(place, self._problem(error))
             place += 1
+        return place
 
     def _odd(self, group: _Group, value: Any, position: int) -> type:
         """Take a result of another type than those before. Returns the type that needs no look.

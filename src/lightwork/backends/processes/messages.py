@@ -54,6 +54,7 @@ __all__ = [
     "Results",
     "plain_body",
     "read_plain",
+    "small_body",
     "split",
 ]
 
@@ -229,6 +230,12 @@ class Hold:
             if fd is not None:
                 os.close(fd)
             self._on_free(self._segments[index][0], self._segments[index][1])
+
+
+def small_body(header: tuple[Any, ...]) -> bytes:
+    """As `Cargo.body`, where all is in the header."""
+    data = marshal.dumps(header, 2)
+    return _LENGTH.pack(len(data)) + data
 
 
 def split(body: bytes | memoryview) -> tuple[Any, memoryview]:

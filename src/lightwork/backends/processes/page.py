@@ -27,23 +27,20 @@ __all__ = ["Page", "create"]
 
 # -- written by the worker -----------------------------------------------------------------------
 STARTED = 0
-"""Position of the last call that has started, or will, whatever is taken back. Only grows."""
+"""Position of the call that is handled, or is about to be. Only grows."""
 FINISHED = 1
 """Calls at positions below this have ended, and their results outlive the worker."""
 PHASE = 2
 """What it is doing: one of the phases below."""
 SINCE = 3
 """``time.monotonic_ns()`` when the current call started, if its parcel is timed. Stored before
-AT, so that a reader never pairs a new call with an old time."""
+STARTED, so that a reader never pairs a new call with an old time."""
 USED = 4
 """In phase OVER_MEMORY: the resident bytes that were seen."""
 JOURNALED = 5
 """How many bytes of the journal count."""
 
-AT = 6
-"""Position of the call that is handled: STARTED, or, in a block of tiny calls, one before it."""
-
-CLEARED = 7
+CLEARED = 6
 """How often the journal was cleared."""
 
 # -- written by the parent -----------------------------------------------------------------------
