@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import random
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import random
+
     import numpy
 
 __all__ = ["Seeded", "Task", "current_task", "enter"]
@@ -72,7 +73,9 @@ class Task:
 
         Raises RuntimeError if neither the pool nor the map was given ``seed=``.
         """
-        made: random.Random = self._stream("rng", lambda key: random.Random(repr(key)))
+        from random import Random  # late: most workers need none
+
+        made: random.Random = self._stream("rng", lambda key: Random(repr(key)))
         return made
 
     @property

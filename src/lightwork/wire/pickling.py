@@ -14,7 +14,6 @@ passes, for it is meant for the whole program.
 
 from __future__ import annotations
 
-import datetime
 import functools
 import io
 import pickle
@@ -58,12 +57,21 @@ _SHORT = 16  # elements: longer tuples are left to the pickler
 
 # Beyond what the C pickler itself knows: builtin types that reduce to plain values and rebuild
 # without fail.
-_SAFE: frozenset[type] = frozenset(
-    {
-        *(complex, range, slice),
-        *(datetime.date, datetime.datetime, datetime.time, datetime.timedelta),
-    }
-)
+_SAFE: set[type] = {complex, range, slice}
+_SAFE_DATES = ("date", "datetime", "time", "timedelta")
+
+
+def _safe(kind: type) -> bool:
+    """Whether this is such a type. Those of ``datetime`` are looked up when the first comes: the
+    module takes a millisecond to import."""
+    if kind in _SAFE:
+        return True
+    if kind.__module__ != "datetime" or kind.__name__ not in _SAFE_DATES:
+        return False
+    import datetime
+
+    _SAFE.update({getattr(datetime, name) for name in _SAFE_DATES})
+    return kind in _SAFE
 
 
 def pack(obj: Any, *, what: str = "the argument", home: bool = False) -> Packed:
@@ -160,7 +168,7 @@ class _PlainPickler(pickle.Pickler):
     """Stops at the first object that is not a plain builtin."""
 
     def reducer_override(self, obj: Any) -> Any:
-        if type(obj) in _SAFE or (type(obj) is type and obj in _SAFE):
+        if _safe(type(obj)) or (type(obj) is type and _safe(obj)):
             return NotImplemented
         raise _NotPlain
 
@@ -177,7 +185,7 @@ class _FastPickler(pickle.Pickler):
 
     def reducer_override(self, obj: Any) -> Any:
         kind = type(obj)
-        if kind in _SAFE or (kind is type and obj in _SAFE):
+        if _safe(kind) or (kind is type and _safe(obj)):
             return NotImplemented
         self.plain = False
         if kind is types.FunctionType or kind is functools._lru_cache_wrapper:

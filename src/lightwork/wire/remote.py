@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import builtins
 import pickle
-import traceback
 import types
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -247,6 +246,8 @@ def _pickled_attribute(value: Any) -> bytes | None:
 def _format(exc: BaseException) -> str:
     """The traceback of the exception and its chain, without our own frames on top."""
     try:
+        import traceback  # late: few need it, and it takes two milliseconds
+
         lines = traceback.format_exception(type(exc), exc, _users_part(exc))
         return _shorten("".join(lines), _TEXT_LIMIT)
     except BaseException as failure:

@@ -11,7 +11,7 @@ TPDS 23(2), 2012). Where it is missing, we wait until the buffer has surely been
 
 from __future__ import annotations
 
-import platform
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -27,8 +27,10 @@ _DRAIN = 100e-6
 
 def _find() -> Callable[[int], int] | None:
     """The system call as a function of its command, or None where there is none."""
-    number = _NUMBERS.get(platform.machine())
-    if sys.platform != "linux" or number is None:
+    if sys.platform != "linux":
+        return None
+    number = _NUMBERS.get(os.uname().machine)  # `platform` takes a millisecond to import
+    if number is None:
         return None
     try:
         import ctypes

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-import traceback
 from typing import NoReturn
 
 __all__ = ["flush_streams", "leave_fork"]
@@ -26,6 +25,8 @@ def leave_fork(error: BaseException | None) -> NoReturn:
     elif error is not None and not _released(error):
         code = 1
         with contextlib.suppress(BaseException):
+            import traceback  # late: few need it, and it takes two milliseconds
+
             traceback.print_exception(error)
     flush_streams()
     os._exit(code & 0xFF)

@@ -33,7 +33,7 @@ import socket
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 from . import child
 from .boot import (
@@ -59,15 +59,11 @@ _SETTLING = 100  # ms without a request after which the first rush is over
 _GETPPID_INTERVAL = 1000  # ms; only where there is no pidfd
 
 
-class _Request(NamedTuple):
-    status: int
-    body: int
-    outputs: tuple[int, int]
-    fds: tuple[int, ...]
-
-    @classmethod
-    def of(cls, fds: Sequence[int]) -> _Request:
-        return cls(fds[0], fds[1], (fds[2], fds[3]), tuple(fds[4:]))
+class _Request:
+    def __init__(self, fds: Sequence[int]) -> None:
+        self.status, self.body = fds[:2]
+        self.outputs = tuple(fds[2:4])
+        self.fds = tuple(fds[4:])
 
     def all(self) -> list[int]:
         return [self.status, self.body, *self.outputs, *self.fds]
@@ -104,7 +100,7 @@ class _Server:
         if self.start["entry"] is not None:
             _import(self.start["entry"])
         if self.start["pending"] is not None:
-            self._serve(_Request.of(self.start["pending"]))
+            self._serve(_Request(self.start["pending"]))
         self._reap()
         while self._step():
             if not self.settled and not self.poll.poll(_SETTLING):
@@ -186,7 +182,7 @@ class _Server:
             return True
         for fd in fds:
             os.set_inheritable(fd, False)
-        self._serve(_Request.of(fds))
+        self._serve(_Request(fds))
         return True
 
     def _serve(self, request: _Request) -> None:
