@@ -493,10 +493,11 @@ class Engine:
     # -- commands ------------------------------------------------------------------------------
 
     def _start(self, command: do.Start) -> None:
+        # In this order: Ctrl-C in between must not leave us waiting for one that nobody starts.
+        self._backend.start(command.worker)
         self._alive[command.worker] = None
         if self._backend.has_pump:
             self._pump.start()
-        self._backend.start(command.worker)
 
     def _send(self, command: do.Send) -> None:
         worker = command.worker

@@ -164,20 +164,23 @@ class Pump:
         May return early, or at once: then the caller waits in the ordinary way.
         """
         nobody = self.thread is None and not self.refused
-        if nobody or self._stopped or not self._take_baton():
+        if nobody or self._stopped:
             return
-        try:
-            with _SignalsLater(self._wake) as interrupted:
+        # Around the baton, too: an exception between taking it and knowing that would keep it.
+        with _SignalsLater(self._wake) as interrupted:
+            if not self._take_baton():
+                return
+            try:
                 # First say what is waited for, then look whether it is there: who finishes it
                 # does so first, and then looks whether somebody is to be woken (Engine._after).
                 self.helper, self.helped = threading.get_ident(), future
                 self._wait_for(future, timeout, interrupted)
-        finally:
-            self.helper = self.helped = None
-            self._helped += 1
-            self._baton.release()
-            if self._asleep or self._recalled:
-                self._stirred.set()
+            finally:
+                self.helper = self.helped = None
+                self._helped += 1
+                self._baton.release()
+                if self._asleep or self._recalled:
+                    self._stirred.set()
 
     def _wait_for(self, future: _Waiting, timeout: float | None, interrupted: list[Any]) -> None:
         until = None if timeout is None else time.monotonic() + timeout

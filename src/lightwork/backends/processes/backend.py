@@ -171,9 +171,15 @@ class ProcessBackend:
 
     def flush(self) -> None:
         """See Backend."""
-        while self._starting:
-            with contextlib.suppress(IndexError):
-                self._launch(self._starting.popleft())
+        try:
+            while self._starting:
+                with contextlib.suppress(IndexError):
+                    self._launch(self._starting.popleft())
+        except BaseException:
+            # Ctrl-C may have hit when a channel was in nobody's hands: the pump launches it.
+            self._starting.extend([one for one in self._channels.values() if not one.claimed])
+            self.wake()
+            raise
         while True:
             try:
                 channel = self._dirty.popleft()
@@ -230,8 +236,10 @@ class ProcessBackend:
             self._channels.pop(number, None)
             self._sink.died(number, Death(channel.kill_how or "retired", None))
             return
-        self._oom_kills[number] = limits.oom_kill_count()
         try:
+            if not channel.claim():
+                return
+            self._oom_kills[number] = limits.oom_kill_count()
             self._prepare_waiting()
             self._spawn(channel)
         except BaseException as error:
@@ -337,6 +345,8 @@ class ProcessBackend:
     def _alarmed(self) -> None:
         if self._alarm is not None:
             self._alarm.clear()
+        if self._starting:
+            self.flush()
         while self._withheld:
             channel = self._withheld.popleft()
             if channel.worker in self._channels:

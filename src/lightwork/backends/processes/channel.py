@@ -63,6 +63,7 @@ class Channel:
     Attributes:
         worker: its number.
         ready: it was reported as ready.
+        claimed: somebody launches its process, or has done so.
         kill_how: what its death is to be reported as, once a kill was asked for.
         retiring: it was told to leave.
         init_error: the packed error of its initializer.
@@ -73,6 +74,7 @@ class Channel:
     def __init__(self, worker: int, arena: Arena, wake: Callable[[], None]) -> None:
         self.worker = worker
         self.ready = False
+        self.claimed = False
         self.kill_how: str | None = None
         self.retiring = False
         self.init_error: bytes | None = None
@@ -98,6 +100,12 @@ class Channel:
         self._leases: set[int] = set()  # segments of ours that the worker has
         self._freed: deque[tuple[int, int]] = deque()  # its segments that we are done with
         self._big = 0  # big frames that it has
+
+    def claim(self) -> bool:
+        """Whether the caller is the one who launches the process."""
+        with self._lock:
+            mine, self.claimed = not self.claimed, True
+            return mine
 
     def attach(self, sock: socket.socket, shared: Page, child: Child) -> None:
         """The process was launched. A kill that was asked for meanwhile is carried out."""
