@@ -9,9 +9,7 @@ Two ways to run a parcel:
 * *careful*: each call by itself; its result is pickled, and what it leaves behind is dropped, while
   it is still the one to blame. Its result goes to the socket when some milliseconds have passed
   since the last one did, or when nothing else is at hand; until then it is in the journal.
-* *tiny* (the parent expects under 20 us a call, and the arguments are plain): a tight loop, in
-  blocks. Results that are atoms are collected, and travel as one list; all others are pickled at
-  once, since the function may change them in its next call. A crash may repeat two milliseconds.
+* *tiny* (the parent expects under 20 us a call, and the arguments are plain): see tiny.py.
 
 Guarantees: results are sent in the order of the calls; when the loop waits for the parent, it has
 said all that it has to say, and holds no reference to arguments or results.
@@ -36,7 +34,7 @@ from ...wire.patience import Patience
 from ...wire.pickling import Packed, pack, unpack
 from ...wire.remote import pack_error
 from . import messages
-from .answers import FLUSH, FLUSH_CHUNK, FLUSH_TINY, Answers
+from .answers import FLUSH, FLUSH_CHUNK, Answers
 from .endings import flush_streams, leave_fork
 from .limits import resident_bytes
 from .messages import (
@@ -68,21 +66,10 @@ from .page import (
     USED,
     Page,
 )
+from .tiny import ATOMS, TinyCalls
 
 __all__ = ["Loop"]
 
-BLOCK = 32
-"""Tiny calls between two looks at the clock: 32 of 20 us are less than FLUSH_TINY."""
-
-BLOCK_MOST = 512
-"""The same where they have shown to be very short."""
-
-BRIEF = 0.1e-3
-"""Seconds below which a block may be followed by one of twice its size."""
-
-_ATOMS = frozenset({int, float, bool, type(None), complex})
-_TEXTS = frozenset({str, bytes})
-_SHORT = 4096  # bytes; longer texts travel by themselves
 _NOTHING: dict[str, Any] = {}
 
 Parcel = tuple[Any, ...]
@@ -113,6 +100,7 @@ class Loop:
         self._inbox = Inbox(sock)
         self._functions = functions
         self._answers = Answers(Outbox(sock), shared)
+        self._tiny = TinyCalls(self, self._answers, shared.cells)
         self._work: deque[_Work | None] = deque()  # None: leave
         self._cuts: dict[int, tuple[int, int]] = {}  # frame serial -> (limit, keep)
         self._memory_limit = memory_limit
@@ -247,7 +235,7 @@ class Loop:
         self._serial, self._first, self._last = serial, position, position
         self._slot = slot = LIMIT + serial % SLOTS
         cells[STARTED] = position
-        if cells[slot] and self._stopped(position):
+        if cells[slot] and self.stopped(position):
             self._end_frame(work)
             return
         cells[PHASE] = LOADING
@@ -260,17 +248,17 @@ class Loop:
             cells[PHASE] = CALLING
             value = fn(*args, **kwargs)
         except BaseException as error:
-            kind, packed = ERROR, self._problem(error)
+            kind, packed = ERROR, self.problem(error)
             args = kwargs = None
         else:
-            if type(value) in _ATOMS:
+            if type(value) in ATOMS:
                 args = kwargs = None  # see `_call`
                 if os.getpid() != self._pid:
                     leave_fork(None)
                 self._running = None
                 self._answers.say_one(serial, position, started, value)
                 if self._answers.leased or self._memory_limit is not None:
-                    self._after_answer()
+                    self.after_answer()
                 return
             kind, packed = self._pack(value)
             args = kwargs = value = None
@@ -308,7 +296,7 @@ class Loop:
                 return False
         return True
 
-    def _stopped(self, position: int) -> bool:
+    def stopped(self, position: int) -> bool:
         """Whether this call may not start, now that the limit says so.
 
         The limit is only a stop sign. Whether the parent had already seen this call as started,
@@ -334,7 +322,7 @@ class Loop:
             cells[SINCE] = time.monotonic_ns()
         cells[STARTED] = position
         limit = cells[self._slot]
-        if limit and position - self._first >= limit - 1 and self._stopped(position):
+        if limit and position - self._first >= limit - 1 and self.stopped(position):
             return False
         cells[PHASE] = phase
         return True
@@ -363,7 +351,7 @@ class Loop:
             value = fn(*args, **kwargs)
             kind, packed = self._pack(value)
         except BaseException as error:
-            kind, packed = ERROR, self._problem(error)
+            kind, packed = ERROR, self.problem(error)
         # What the call leaves behind may have a __del__ that ends us: it is still its call's.
         args = kwargs = value = None  # type: ignore[assignment]
         self._answer(kind, flags, position, started, packed)
@@ -375,7 +363,7 @@ class Loop:
         try:
             return VALUE, pack(value, what="the result", home=True)
         except BaseException as error:
-            return ERROR, self._problem(error)
+            return ERROR, self.problem(error)
 
     def _answer(self, kind: int, flags: int, position: int, started: float, packed: Packed) -> None:
         """Answer a call."""
@@ -386,7 +374,7 @@ class Loop:
             # the page's limit is not looked at again.
             self._answers.frames_done = self._serial + 1
         self._answers.add(kind, flags, position, started, packed)
-        self._after_answer()
+        self.after_answer()
 
     def _plain(self, parcel: Parcel, position: int) -> bool:
         """The careful way through a chunk whose arguments come in one blob.
@@ -411,21 +399,21 @@ class Loop:
                 cells[SINCE] = time.monotonic_ns()
             cells[STARTED] = position
             limit = cells[slot]
-            if limit and position - first >= limit - 1 and self._stopped(position):
+            if limit and position - first >= limit - 1 and self.stopped(position):
                 return False
             cells[PHASE] = CALLING
             started = monotonic()
             try:
                 value = fn(item)
             except BaseException as error:
-                self._answer(ERROR, flags, position, started, self._problem(error))
+                self._answer(ERROR, flags, position, started, self.problem(error))
             else:
-                if type(value) in _ATOMS:
+                if type(value) in ATOMS:
                     if position == self._last:
                         self._answers.frames_done = self._serial + 1
                     add(position, flags, started, value)
                     if self._answers.leased or self._memory_limit is not None:
-                        self._after_answer()
+                        self.after_answer()
                 else:
                     kind, packed = self._pack(value)
                     value = None  # see `_call`
@@ -462,13 +450,13 @@ class Loop:
         data, buffers = self._running.hold.open(item)
         return unpack(data, buffers)
 
-    def _problem(self, error: BaseException) -> Packed:
+    def problem(self, error: BaseException) -> Packed:
         """An error of the user's as bytes."""
         if os.getpid() != self._pid:
             leave_fork(error)
         return Packed(pack_error(error), (), True)
 
-    def _after_answer(self) -> None:
+    def after_answer(self) -> None:
         """See to what can only be seen to between calls."""
         if self._answers.leased:
             self._receive(wait=False)  # what the parent has freed can be written to again
@@ -489,15 +477,12 @@ class Loop:
         items = self._load_chunk(parcel, position)
         if items is None:
             return False
-        try:
-            fn = self._functions.get(key)
-        except BaseException:
-            fn = None
+        fn = self._known(key)
         if fn is None or type(items[0]) is _Unloaded:
             return self._plain(parcel, position)  # the same error for each of them
         if flags & STAR:
             fn = partial(_spread, fn)
-        return self._tiny(fn, items, flags, position)
+        return self._tiny.run(fn, items, flags, position, (self._slot, self._first))
 
     def _tiny_singles(self, calls: Sequence[tuple[int, Any]], flags: int, position: int) -> bool:
         """The same over calls that were submitted one by one: (key, item)."""
@@ -508,101 +493,7 @@ class Loop:
             args, kwargs = unpack(item) if type(item) is bytes else self._open(item)
             return get(key)(*args, **kwargs)
 
-        return self._tiny(run, calls, flags, position)
-
-    def _tiny(
-        self, fn: Callable[[Any], Any], items: Sequence[Any], flags: int, position: int
-    ) -> bool:
-        """Call `fn` on each item, in blocks. False: stopped by the limit."""
-        group = _Group(position)
-        end = position + len(items)
-        begin, size, then = position, BLOCK, group.started
-        while begin < end:
-            after = min(begin + size, end)
-            if flags & TIMED:
-                self._cells[SINCE] = time.monotonic_ns()
-                after = begin + 1
-            stop = self._block(fn, items[begin - position : after - position], group, begin)
-            if stop < after:
-                self._close(group, stop)
-                if self._stopped(stop):
-                    return False
-                # It may start after all: alone, for the next may not.
-                one = items[stop - position : stop - position + 1]
-                self._block(fn, one, group, stop, look=False)
-                stop += 1
-            begin = stop
-            now = time.monotonic()
-            size = min(2 * size, BLOCK_MOST) if now - then < BRIEF else BLOCK
-            then = now
-            if begin < end and now - self._answers.last_flush >= FLUSH_TINY:
-                self._close(group, begin)
-                self._answers.flush_group()
-                self._after_answer()
-        self._close(group, end)
-        self._after_answer()
-        return True
-
-    def _block(
-        self,
-        fn: Callable[[Any], Any],
-        items: Sequence[Any],
-        group: _Group,
-        place: int,
-        *,
-        look: bool = True,
-    ) -> int:
-        """The tight loop: `items`, the first of which is at position `place`.
-
-        Returns the position of the first that may not start, as far as the page's limit tells
-        (`look`: whether to ask it), or the one behind the last.
-        """
-        cells, started, slot, add = self._cells, STARTED, self._slot, group.values.append
-        kind: type = int  # of the last result: nearly always that of the next one, too
-        cells[PHASE] = CALLING
-        for item in items:
-            cells[started] = place
-            if cells[slot] and look and place - self._first >= cells[slot] - 1:
-                break
-            try:
-                value = fn(item)
-                if type(value) is kind:
-                    add(value)
-                else:
-                    kind = self._odd(group, value, place)
-            except BaseException as error:
-                group.fail(place, self._problem(error))
-            place += 1
-        return place
-
-    def _odd(self, group: _Group, value: Any, position: int) -> type:
-        """Take a result of another type than those before. Returns the type that needs no look.
-
-        What is not an atom is pickled as it is now.
-        """
-        kind = type(value)
-        if kind in _ATOMS or (kind in _TEXTS and len(value) <= _SHORT):
-            group.values.append(value)
-            return kind if kind in _ATOMS else int
-        self._cells[PHASE] = PACKING_RESULT
-        packed = pack(value, what="the result", home=True)
-        if packed.buffers or len(packed.data) > messages.INLINE:
-            self._close(group, position)
-            self._answers.add(VALUE, 0, position, group.started, packed)
-            group.restart(position + 1)
-        else:
-            group.others[len(group.values)] = VALUE, packed.data
-            group.values.append(None)
-        self._cells[PHASE] = CALLING
-        return int
-
-    def _close(self, group: _Group, position: int) -> None:
-        """Hand a group's results on; `position`: of the next call, where it begins anew."""
-        if os.getpid() != self._pid:
-            leave_fork(None)
-        if group.values:
-            self._answers.add_group(group.first, group.started, group.values[:], group.others)
-        group.restart(position)
+        return self._tiny.run(run, calls, flags, position, (self._slot, self._first))
 
 
 def _spread(fn: Any, argument: Any) -> Any:
@@ -613,28 +504,6 @@ class _Unloaded(NamedTuple):
     """Stands for an argument that could not be rebuilt."""
 
     error: BaseException
-
-
-class _Group:
-    """Results of consecutive tiny calls."""
-
-    __slots__ = ("first", "others", "started", "values")
-
-    def __init__(self, first: int) -> None:
-        self.values: list[Any] = []
-        self.restart(first)
-
-    def restart(self, first: int) -> None:
-        """Begin anew. The list stays the same one, for the loops have it at hand."""
-        self.first = first
-        self.started = time.monotonic()
-        self.values.clear()
-        self.others: dict[int, Any] = {}
-
-    def fail(self, position: int, problem: Packed) -> None:
-        """The call at `position` ended with an error."""
-        self.others[position - self.first] = ERROR, problem.data
-        self.values.append(None)
 
 
 def _runs(parcels: tuple[Parcel, ...]) -> list[list[Parcel]]:

@@ -50,6 +50,9 @@ LIMIT = 64
 worker."""
 SLOTS = 64
 
+NO_LIMIT = 63
+"""Stays 0: stands for the limit of a call that may start whatever is taken back."""
+
 # -- phases --------------------------------------------------------------------------------------
 IDLE = 0
 LOADING = 1  # the arguments of one call
