@@ -31,7 +31,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "backends.base": {"core"},
     "blame": {"backends.base", *BASE},
     "future": {"errors", "pump"},
-    "bunch": {"future"},  # futures whose calls travel together
+    "bunch": {"future", "ledger"},  # futures whose calls travel together
     "pump": set(),  # who waits; knows nothing of what for
     "backends.local": set(),  # calls that run in this very process
     "observe": BASE,

@@ -8,16 +8,41 @@ settles: it hands each outcome to the future that it belongs to.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures._base import FINISHED, PENDING
 from typing import Any
 
 from .future import Future, guard
+from .ledger import Entry
 
-__all__ = ["MOST", "Bunch"]
+__all__ = ["MOST", "Bunch", "bunches"]
 
 MOST = 512
 """Calls in a bunch at most. To end one of them by name costs a look at each of its parts."""
+
+
+def bunches(
+    futures: list[Future], combine: Callable[[Sequence[Any]], list[tuple[Any, int]]]
+) -> Iterator[tuple[Entry | Future, int, int]]:
+    """Put neighbours of one function together; gives entries, their families, their calls.
+
+    `combine`: see ``backends.base.Backend``.
+    """
+    start = 0
+    while start < len(futures):
+        family, index = futures[start]._family, futures[start]._index
+        end = start + 1
+        most = min(len(futures), start + MOST)
+        while end < most and futures[end]._family == family:
+            end += 1
+        for call, count in combine([one._call for one in futures[start:end]]):
+            if count == 1:
+                yield futures[start], family, 1
+            else:
+                bunch = Bunch(call, futures[start : start + count])
+                yield Entry(call, bunch, family, index, 0, count), family, count
+            start += count
+            index += count
 
 
 class Bunch:

@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import blame
 from .backends.base import Backend, Death, Parcel, Result, WorkerOptions
-from .bunch import MOST, Bunch
+from .bunch import bunches
 from .core import commands as do
 from .core import events as ev
 from .core.retry import FamilyPolicy
@@ -53,6 +53,9 @@ TINY = 20e-6
 
 TINY_KNOWN = 100
 """Calls that must have been measured before that."""
+
+BACKLOG = 4096
+"""Calls that are taken in at once at most: some milliseconds with the lock held."""
 
 
 class Engine:
@@ -179,6 +182,8 @@ class Engine:
                 # Nobody waits for it: it is told to the scheduler with what comes behind it,
                 # before the next thing that happens.
                 self._backlog.append(future)
+                if len(self._backlog) >= BACKLOG:
+                    self._take_in()
                 return
             owed = self._accept(future, family, 1)
         if owed is not None:
@@ -221,24 +226,17 @@ class Engine:
         What could be sent, or would start a worker, never waits here (``Scheduler.hungry``), so
         whatever waits is taken in before an event that lets it be sent.
         """
-        backlog, self._backlog = self._backlog, []
-        handle, now = self._scheduler.handle, self._clock()
-        start = 0
-        while start < len(backlog):
-            family, index = backlog[start]._family, backlog[start]._index
-            end = start + 1
-            most = min(len(backlog), start + MOST)
-            while end < most and backlog[end]._family == family:
-                end += 1
-            for call, count in self._backend.combine([one._call for one in backlog[start:end]]):
-                if count == 1:
-                    task = self._file(backlog[start])
-                else:
-                    bunch = Bunch(call, backlog[start : start + count])
-                    task = self._file(Entry(call, bunch, family, index, 0, count))
-                self._carry_out(handle(ev.Submitted(task, family, count, count > 1), now))
-                start += count
-                index += count
+        backlog: list[Future] = []
+        try:
+            backlog, self._backlog = self._backlog, []
+            for entry, family, calls in bunches(backlog, self._backend.combine):
+                task = self._file(entry)
+                self._handle(ev.Submitted(task, family, calls, calls > 1))
+        except BaseException as error:
+            place = self._ledger.place
+            self._backlog += [one for one in backlog if place(one) is None and not one.done()]
+            self._damaged(error)
+            raise
 
     def cancel(self, tasks: Iterable[int]) -> None:
         """Let these tasks not start, as far as they have not."""
@@ -254,12 +252,11 @@ class Engine:
 
     def _unwant(self, future: Future, event: type[ev.CancelAsked | ev.KillAsked]) -> bool:
         with self._lock:
-            if self._backlog:
-                self._say()
+            self._take_in()
             place = self._ledger.place(future)
-            if place is None:
-                return False
-            self._say(event(*place))
+        if place is None:
+            return False
+        self._say(event(*place))
         return True
 
     def is_running(self, future: Future) -> bool:
@@ -282,8 +279,7 @@ class Engine:
     def statistics(self) -> Statistics:
         """What is going on now."""
         with self._lock:
-            if self._backlog:
-                self._say()
+            self._take_in()
             return self._scheduler.statistics()
 
     def close(self, *, cancel: bool, why: str = "the pool was shut down") -> None:

@@ -258,7 +258,8 @@ def test_retries_hold_for_each_item(kind: str, gate: Gate) -> None:
 
 def test_the_time_for_all_results(parallel_kind: str, gate: Gate) -> None:
     with make(parallel_kind) as pool:
-        results = pool.map(_sleep_or_gate, [None, None, gate.path], timeout=0.5)
+        assert list(pool.map(_sleep_or_gate, [None] * 4)) == [None] * 4  # the workers are there
+        results = pool.map(_sleep_or_gate, [None, None, gate.path], timeout=2.0)
         assert [next(results), next(results)] == [None, None]
         with pytest.raises(TimeoutError):
             next(results)
