@@ -146,7 +146,9 @@ class Future(concurrent.futures.Future[Any]):
             for moment in slices(None):
                 if moment is None or self.done():
                     return None
-                concurrent.futures.wait([self], moment)
+                with self._condition:
+                    if not self.done():
+                        self._condition.wait(moment)
             return None
         until = time.monotonic() + timeout
         if timeout > 0:
