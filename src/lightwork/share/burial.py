@@ -1,0 +1,109 @@
+"""A process died with its mark at a mutex: was the semaphore with it?
+
+Nobody wrote down who had it, so it is proved that nobody alive has. Called with the administrative
+lock held, again and again (by `Commons.sweep`), until it is settled.
+
+If the semaphore is free, or parked already, it was not with the dead. Else it is taken, by one of
+those whose mark says HERE. Of those alive, one that does not wait *at the door* (its slot says so)
+may have it. One that waits there may have got it in this instant, and have had no time to say so.
+So the first time that all the living wait at the door, the burial notes the time and the mutex's
+version. It is proved that the dead had it once each of them has said *after that* that it is still
+without, and the version is the same:
+
+    Suppose one alive has it now. At the time of the note it was taken, and not by a process that
+    was not at the door; so by one at the door, or the dead. If by one at the door, then it was
+    passed on since (that one has said that it has none), and its first act with it was to raise the
+    version.
+
+1. a process takes and gives the semaphore without waiting, again and again;  2. another does;
+3. our look at the first falls between its turns, and our look at the second between its. Then
+nobody seems to have it. So the look is repeated, a hundred times: in one of them one of the two is
+seen, or the semaphore is free.
+
+A process that is stopped (SIGSTOP) at the door says nothing: then nothing is proved until it goes
+on, and that is right, for it may have it.
+
+*Was it in the middle of something?* If the dead waited at the door, it had not begun: then the
+semaphore is simply given back. Else it is parked for the next waiter, with the word DEAD.
+"""
+
+from __future__ import annotations
+
+from . import layout as at
+from .commons import Commons
+from .living import milliseconds
+from .memory import open_semaphore
+
+__all__ = ["bury_mutex"]
+
+_LOOKS = 100
+
+
+def bury_mutex(commons: Commons, index: int, process: int, dead: list[int]) -> bool:
+    """Whether it is settled that `process` does not have the mutex `index` (any more)."""
+    begin = index * at.R_WORDS
+    cells = commons.records[begin : begin + at.R_WORDS]
+    marks = commons._marks_of(process)
+    if marks[index] != at.M_HERE:
+        return True
+    address = commons.address + at.RECORDS_AT + (begin + at.R_SEM) * 8
+    semaphore = open_semaphore(address)
+    for _ in range(_LOOKS):
+        if semaphore._get_value() or cells[at.R_DEAD]:
+            cells[at.R_NOTED] = 0
+            return True
+        waiting = _at_the_door(commons, index, dead)
+        if waiting is None:
+            cells[at.R_NOTED] = 0
+            return False
+    version = cells[at.R_VERSION] + 1  # zero means: nothing was noted
+    if waiting:
+        if cells[at.R_NOTED] != version:
+            cells[at.R_NOTED_AT] = milliseconds()
+            cells[at.R_NOTED] = version
+            return False
+        if any(said <= cells[at.R_NOTED_AT] for said in waiting):
+            return False
+        if cells[at.R_VERSION] + 1 != version or semaphore._get_value():
+            return False
+    cells[at.R_NOTED] = 0
+    began = any(
+        not _waits_at_door(commons, index, one) for one in commons.here(index) if one in dead
+    )
+    # All the dead at this mutex are settled by this: one of them had it. First the semaphore, then
+    # the marks: killed in between, the next burial finds the semaphore accounted for.
+    if began:
+        cells[at.R_DEAD] = 1
+    else:
+        semaphore.release()
+    for one in commons.here(index):
+        if one in dead:
+            commons._marks_of(one)[index] = at.M_USES
+    return True
+
+
+def _at_the_door(commons: Commons, index: int, dead: list[int]) -> list[int] | None:
+    """When each of the living has last said that it is without; None if one may have it."""
+    said = []
+    for process in commons.here(index):
+        if process in dead:
+            continue
+        slot = _door_slot(commons, index, process)
+        if slot is None:
+            return None
+        said.append(commons.threads[slot * at.T_WORDS + at.T_SLICES])
+    return said
+
+
+def _waits_at_door(commons: Commons, index: int, process: int) -> bool:
+    return _door_slot(commons, index, process) is not None
+
+
+def _door_slot(commons: Commons, index: int, process: int) -> int | None:
+    for slot in commons.slots_of(process):
+        begin = slot * at.T_WORDS
+        if commons.threads[begin + at.T_WAITS] != index + 1:
+            continue
+        if commons.threads[begin + at.T_FLAGS] & at.F_DOOR:
+            return slot
+    return None
