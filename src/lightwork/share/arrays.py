@@ -68,6 +68,8 @@ class Array(_Base):
         self._block = block if block is not None and numpy.may_share_memory(self, source) else None
 
     def __array_wrap__(self, array: Any, context: Any = None, return_scalar: bool = False) -> Any:
+        if array is self:  # changed in place
+            return array
         plain = array.view(numpy.ndarray)
         return plain[()] if return_scalar or plain.ndim == 0 else plain
 

@@ -92,6 +92,9 @@ class _Guard(RLock):
     def _take_over(self) -> None:
         self.died()
 
+    def __enter__(self) -> bool:
+        return self.acquire()
+
 
 class Logged(Shared):
     """The base of `List` and `Dict`. A subclass says what a copy is, and how changes are

@@ -45,7 +45,8 @@ _PUT, _GOT, _MOST, _CLOSED, _REPORTS, _LOST = 2, 3, 4, 5, 6, 7
 _GETTERS, _PUTTERS, _JOINERS = 8, 9, 10  # how many sleep (at least)
 _SPECIAL = 11  # true if it is closed, or has a maximum: there is more to look at
 _GET_BELL, _PUT_BELL = 16, 24
-# Then, for each process: where READ was when it took its last item; how many it took; reported.
+# Then, for each process: where READ is, or will be, once it has its latest item; how many it took,
+# times two, plus one while it takes one more; how many it has reported.
 _HANDS_AT = PAGE // 8
 _TAKEN_AT = _HANDS_AT + at.PROCESSES
 _DONE_AT = _TAKEN_AT + at.PROCESSES
@@ -227,17 +228,19 @@ class Queue(Shared):
         """
         words = self._words
         me = self._commons.me
-        words[_HANDS_AT + me] = 0
         self._readers.acquire()
         try:
+            words[_HANDS_AT + me] = 0
             entry = self._head.peek() if self._head.code == words[_HEAD] else None
             if entry is None:
                 entry = self._next(block, timeout)
             ring = self._head
             data, buffers, number, end = entry
+            taken = words[_TAKEN_AT + me]
             words[_HANDS_AT + me] = ring.base + end
-            words[_TAKEN_AT + me] += 1
+            words[_TAKEN_AT + me] = taken | 1
             ring.words[READ] = end
+            words[_TAKEN_AT + me] = taken + 2
             words[_GOT] = number
         finally:
             self._readers.release()
@@ -412,8 +415,8 @@ class Queue(Shared):
         self._head = Ring(self._commons, words[_HEAD])
         now = self._head.words[BASE] + self._head.words[READ]
         for process in range(self._commons.header[at.H_PROCESSES]):
+            words[_TAKEN_AT + process] = 2 * _taken(words, process, now)
             if words[_HANDS_AT + process] > now:
-                words[_TAKEN_AT + process] -= 1
                 words[_HANDS_AT + process] = 0
         numbers = self._head.numbers()
         words[_GOT] = numbers[0] - 1 if numbers else max(words[_GOT], self._last_put())
@@ -433,6 +436,12 @@ class Queue(Shared):
         return numbers[-1] if numbers else int(self._words[_GOT])
 
 
+def _taken(words: memoryview, process: int, now: int) -> int:
+    """How many items a process took; `now`: where READ is, seen before."""
+    taken: int = words[_TAKEN_AT + process]
+    return (taken >> 1) + (taken & 1 and words[_HANDS_AT + process] <= now)
+
+
 def bury_reader(commons: Commons, index: int, process: int, dead: list[int]) -> bool:
     """Count what a dead process had in its hands; see `Commons.sweep`."""
     cells = commons.records[index * at.R_WORDS : (index + 1) * at.R_WORDS]
@@ -441,21 +450,17 @@ def bury_reader(commons: Commons, index: int, process: int, dead: list[int]) -> 
     head = Ring(commons, words[_HEAD])
     now = head.words[BASE] + head.words[READ]  # before the look at the hand: it only grows
     hand = words[_HANDS_AT + process]
+    taken, done = _taken(words, process, now), words[_DONE_AT + process]
     if words[_REPORTS]:
-        taken, done = words[_TAKEN_AT + process], words[_DONE_AT + process]
-        lost = taken - done - (1 if hand > now else 0)
-        if lost > 0:
-            words[_DONE_AT + process] = done + lost
-            words[_LOST] += lost
-            for slot in commons.parked(index):
-                commons.ring(slot)
-    else:
-        if 0 < hand <= now and not commons.has_left(process):
-            words[_LOST] += 1
-        # Should reports begin later: what it had before is no matter.
-        words[_DONE_AT + process] = words[_DONE_AT + process]
-    if hand <= now:
-        words[_HANDS_AT + process] = 0
+        words[_LOST] += max(taken - done, 0)
+    elif 0 < hand <= now and not commons.has_left(process):
+        words[_LOST] += 1
+    if taken > done:  # nobody will report these
+        words[_DONE_AT + process] = taken
+        for slot in commons.parked(index):
+            commons.ring(slot)
+    words[_TAKEN_AT + process] = 2 * taken
+    words[_HANDS_AT + process] = 0
     # Sleepers that died would be counted for ever; the living say again that they sleep.
     words[_GETTERS] = words[_PUTTERS] = 0
     return True
