@@ -1,4 +1,5 @@
-"""Measures what is shared beside its peers: ``python benchmarks/share.py [--quick] [--row NAME ...]``.
+"""Measures what is shared beside its peers: ``python benchmarks/share.py [--quick] [--row NAME
+...]``.
 
 All contenders of a row are measured one after the other, in interleaved rounds of one run; the
 medians are printed, and how many times as fast (or as slow) `lightwork.share` is. With ``--quick``
@@ -86,7 +87,7 @@ def queues(item: Any, both: bool = False) -> dict[str, Callable[[ExitStack], Mea
         return opened
 
     def faster_fifo(_: ExitStack) -> Measure:
-        from faster_fifo import Queue
+        from faster_fifo import Queue  # type: ignore[import-not-found]
 
         make = measure_with(
             lambda: Queue(max_size_bytes=64 << 20),
@@ -263,11 +264,11 @@ def run(row: Row, quick: bool, rounds: int) -> bool:
         times = "" if name == "lightwork" else f"{median / ours:9.2f} x lightwork's"
         print(f"    {name:<30}{median * 1e6:11.3f} us   ({low:.3f} .. {high:.3f}){times}")
     reached = True
-    for peer, times in row.needs:
+    for peer, least in row.needs:
         ratio = medians[peer] / ours
-        word = "PASS " if ratio >= times else "below"
-        reached = reached and ratio >= times
-        print(f"    {word} at least {times:g} x as fast as {peer}: {ratio:.2f}")
+        word = "PASS " if ratio >= least else "below"
+        reached = reached and ratio >= least
+        print(f"    {word} at least {least:g} x as fast as {peer}: {ratio:.2f}")
     return reached
 
 

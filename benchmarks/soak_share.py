@@ -1,11 +1,11 @@
 """Five processes use everything that can be shared, and are killed at random, for minutes:
 ``python benchmarks/soak_share.py``.
 
-Whatever a worker has done it writes to a file first and last, which survives it. In the end the books
-must balance: no item of the queue was seen twice, none is missing but those that the queue says
-were lost; sums are what was added, give or take the one addition that each death may have cut
-short; what changes together under a lock is equal; nobody hangs; and no record, descriptor or process
-is left.
+Whatever a worker has done it writes to a file first and last, which survives it. In the end the
+books must balance: no item of the queue was seen twice, none is missing but those that the queue
+says were lost; sums are what was added, give or take the one addition that each death may have cut
+short; what changes together under a lock is equal; nobody hangs; and no record, descriptor or
+process is left.
 """
 
 from __future__ import annotations
@@ -56,6 +56,7 @@ class World:
         self.ends = share.Pipe()
         self.array = share.Array(64, "q")
         self.steps, self.stop = share.Counter(), share.Event()
+        self.started = share.Dict()  # the workers that may be hurt: a pool needs some that start
 
 
 class Worker:
@@ -72,6 +73,7 @@ class Worker:
 
     def run(self) -> int:
         steps = 0
+        self.world.started[os.getpid()] = True
         while not self.world.stop.is_set():
             self.draw.choice(STEPS)(self)
             self.world.steps.add()
@@ -189,10 +191,11 @@ class Worker:
         self.world.array[self.draw.randrange(64)] += 1
 
     def own(self) -> None:
-        made = [share.Lock(), share.Queue(), share.List([1]), share.Array(10)]
-        with made[0]:
-            made[1].put(made[0])
-            expect(made[1].get() is made[0])
+        made: list[Any] = [share.Lock(), share.Queue(), share.List([1]), share.Array(10)]
+        lock, items = made[0], made[1]
+        with lock:
+            items.put(lock)
+            expect(items.get() is lock)
 
 
 STEPS = [
@@ -226,9 +229,9 @@ def _children(pid: int) -> list[int]:
     return []
 
 
-def _hurt(draw: random.Random) -> int:
+def _hurt(world: World, draw: random.Random) -> int:
     """Kill a worker, or stop it for a moment; returns how many were killed."""
-    workers = _workers()
+    workers = [pid for pid in _workers() if pid in world.started]
     if not workers:
         return 0
     victim = draw.choice(workers)
@@ -262,7 +265,7 @@ def rampage(world: World, path: str, seed: int, seconds: float) -> int:
                 tasks.append(pool.submit(work, world, path, started))
             time.sleep(draw.random() * 0.15)
             if not world.stop.is_set():
-                killed += _hurt(draw)
+                killed += _hurt(world, draw)
             if world.steps.value != seen:
                 seen, since = world.steps.value, time.monotonic()
             elif time.monotonic() - since > PATIENCE:
@@ -293,6 +296,7 @@ def balance(world: World, path: str, killed: int) -> None:
     for found in (world.counter.value, world.number.value, world.table["n"]):
         expect(least <= found <= most, (least, found, most))
     expect(most - least <= killed)
+    one: Any
     for one in (world.lock, world.other, world.condition):
         with contextlib.suppress(OwnerDied):
             expect(one.acquire(timeout=PATIENCE))

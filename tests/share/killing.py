@@ -54,7 +54,8 @@ def _traced(act: Callable[[], object], at_step: Callable[[int], None]) -> None:
 
 
 def killed_at(step: int, act: Callable[[], object]) -> int:
-    """A copy of this process that does `act`, and is SIGKILLed before its bytecode number `step`."""
+    """A copy of this process that does `act`, and is SIGKILLed before its bytecode number
+    `step`."""
 
     def maybe(count: int) -> None:
         if count == step:

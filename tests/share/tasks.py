@@ -71,7 +71,7 @@ def _barrier_give(barrier: Any) -> None:
 
 def _get(it: Any, timeout: float) -> bool:
     try:
-        return it.get(timeout=timeout) == "item"
+        return bool(it.get(timeout=timeout) == "item")
     except queue.Empty:
         return False
 

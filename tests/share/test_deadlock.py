@@ -72,7 +72,7 @@ def test_a_lock_taken_twice() -> None:
 
 def _watched(monkeypatch: pytest.MonkeyPatch, enough: int) -> tuple[threading.Event, list[Any]]:
     """An event that is set once waiters have looked for circles so often; and what was found."""
-    from lightwork.share import deadlock, mutex
+    from lightwork.share import deadlock
 
     looked = threading.Event()
     found: list[Any] = []
@@ -84,7 +84,7 @@ def _watched(monkeypatch: pytest.MonkeyPatch, enough: int) -> tuple[threading.Ev
             looked.set()
         return found[-1]
 
-    monkeypatch.setattr(mutex.deadlock, "look", counted)
+    monkeypatch.setattr(deadlock, "look", counted)
     return looked, found
 
 

@@ -1,4 +1,5 @@
-"""A SIGKILL at any bytecode of any operation leaves the others able to go on, and nothing half done.
+"""A SIGKILL at any bytecode of any operation leaves the others able to go on, and nothing half
+done.
 
 Each operation is done by processes that are killed before their first, second, third ... bytecode,
 each with an object of its own. Then the objects are looked at.
@@ -34,6 +35,11 @@ def _lock_again(lock: Any, before: int) -> None:
     assert not lock.locked()
     assert reap(forked(lambda: _lock_once(lock))) == 0
     assert not lock.locked()
+
+
+def _release_and_lock_again(lock: Any, before: int) -> None:
+    lock.release()
+    _lock_again(lock, before)
 
 
 def _lock_once(lock: Any) -> None:
@@ -164,7 +170,7 @@ def _list(it: Any, before: int) -> None:
     assert before or len(it) == 3
     it.append(4)
     assert it.copy()[-1] == 4
-    assert reap(forked(lambda: it.pop())) == 0
+    assert reap(forked(it.pop)) == 0
     assert it[-1] != 4
 
 
@@ -236,8 +242,7 @@ def _full_queue() -> Any:
 CASES = {
     "Lock": Case(share.Lock, _take_and_give, _lock_again),
     "RLock": Case(share.RLock, _take_and_give, _lock_again),
-    "Lock, waiting": Case(lambda: _held(share.Lock), _acquire_held, lambda lock, before: (
-        lock.release(), _lock_again(lock, before))[1]),
+    "Lock, waiting": Case(lambda: _held(share.Lock), _acquire_held, _release_and_lock_again),
     "Semaphore.acquire": Case(lambda: share.Semaphore(2), share.Semaphore.acquire, _semaphore),
     "Semaphore": Case(lambda: share.BoundedSemaphore(2), _take_and_give, _semaphore),
     "Event.set": Case(share.Event, share.Event.set, _event),

@@ -177,7 +177,8 @@ def test_nothing_outlives_a_killed_program() -> None:
         text=True,
         env=environment(),
     )
-    assert program.stdout is not None and program.stderr is not None
+    assert program.stdout is not None
+    assert program.stderr is not None
     worker = int(program.stdout.readline())
     assert set(os.listdir("/dev/shm")) == shm  # nothing ever has a name
     program.kill()
@@ -185,7 +186,8 @@ def test_nothing_outlives_a_killed_program() -> None:
     program.wait()
     program.stdout.close()
     program.stderr.close()
-    assert "resource_tracker" not in err and "leaked" not in err
+    assert "resource_tracker" not in err
+    assert "leaked" not in err
     end = time.monotonic() + LONG
     while Path(f"/proc/{worker}/maps").exists() and _maps(worker):
         assert time.monotonic() < end
