@@ -45,7 +45,6 @@ class Block:
     Attributes:
         commons, index: where.
         cells: the record, in words of 64 bits.
-        mark: this process's mark, one byte.
         address: of the record.
     """
 
@@ -57,7 +56,6 @@ class Block:
         "commons",
         "generation",
         "index",
-        "mark",
     )
 
     def __init__(self, commons: Commons, index: int) -> None:
@@ -67,7 +65,6 @@ class Block:
         begin = index * at.R_WORDS
         self.cells = commons.records[begin : begin + at.R_WORDS]
         self.generation: int = self.cells[at.R_GENERATION]
-        self.mark = commons.marks[index : index + 1]
         self.address = commons.address + at.RECORDS_AT + begin * 8
         self._body: Mapping | None = None
 

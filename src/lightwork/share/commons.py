@@ -78,7 +78,7 @@ class Commons:
         self.number, self.root_pid, self.root_fd = head
         if os.fstat(fd).st_size < at.EXTENTS_AT:
             os.pwrite(fd, b"\0", at.EXTENTS_AT - 1)  # never shrinks, as ftruncate might
-        self._mapping = Mapping(fd, at.EXTENTS_AT)
+        self._mapping = Mapping(fd, at.LOCALS_AT)
         view = self._mapping.view
         self.address = self._mapping.address
         self.header = view[: at.HEADER_BYTES].cast("Q")
@@ -88,7 +88,7 @@ class Commons:
         self.records = view[at.RECORDS_AT : at.STATES_AT].cast("Q")
         self.record_bytes = view[at.RECORDS_AT : at.STATES_AT]
         self.states = view[at.STATES_AT : at.MARKS_AT]
-        self.all_marks = view[at.MARKS_AT : at.EXTENTS_AT]
+        self.all_marks = view[at.MARKS_AT : at.LOCALS_AT]
         self.handles: collections.Counter[int] = collections.Counter()
         """Objects of this process for each record that it uses."""
         self.dropped: collections.deque[int] = collections.deque()
@@ -144,7 +144,16 @@ class Commons:
         self.processes[entry + at.P_START] = start_time(self.pid)
         self.processes[entry + at.P_LEFT] = 0
         self.processes[entry + at.P_STATE] = at.P_LIVE
+        self._take_place()
+
+    def _take_place(self) -> None:
         self.marks = self._marks_of(self.me)
+        size = at.RECORDS * at.LOCAL_BYTES
+        self._locals = Mapping(self.fd, size, at.LOCALS_AT + self.me * size)
+
+    def local_address(self, index: int) -> int:
+        """Where this process's own semaphore for a mutex is."""
+        return self._locals.address + index * at.LOCAL_BYTES
 
     def _free_entry(self) -> int:
         for swept in (False, True):
@@ -180,6 +189,10 @@ class Commons:
             age = milliseconds() - self.processes[entry + at.P_SINCE]
             return age < _FORK_PATIENCE and is_alive(pid, started)
         return is_alive(pid, started)
+
+    def is_coming(self, process: int) -> bool:
+        """Whether it is just being forked, and has not done anything yet."""
+        return bool(self.processes[process * at.P_WORDS + at.P_STATE] == at.P_FORKING)
 
     def pid_of(self, process: int) -> int:
         """Its process id."""
@@ -230,7 +243,7 @@ class Commons:
                     self.marks[index] = at.M_USES
             return
         self.me = self._heir
-        self.marks = self._marks_of(self.me)
+        self._take_place()
         entry = self.me * at.P_WORDS
         self.processes[entry + at.P_START] = start_time(self.pid)
         self.processes[entry + at.P_PID] = self.pid
@@ -301,12 +314,6 @@ class Commons:
         used = self.header[at.H_PROCESSES]
         column = self.all_marks[index :: at.RECORDS][:used].tolist()
         return [number for number, mark in enumerate(column) if mark]
-
-    def here(self, index: int) -> list[int]:
-        """The processes that have a thread at that mutex."""
-        used = self.header[at.H_PROCESSES]
-        column = self.all_marks[index :: at.RECORDS][:used].tolist()
-        return [number for number, mark in enumerate(column) if mark == at.M_HERE]
 
     def free_if_unused(self, index: int, *, after_death: bool = False) -> None:
         """With the lock held: free the record if nobody can want it any more.

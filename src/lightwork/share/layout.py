@@ -8,6 +8,7 @@
     records                one for each shared object, and for each mutex inside of one
     states                 one byte a record: is it in use
     marks                  one byte for each process and record, written by that process alone
+    locals                 one semaphore for each process and mutex, for its threads
     extents ...            memory of objects that need more than a record; never at the same
                            place twice, and a hole once they are free
 
@@ -60,12 +61,13 @@ R_OWN, R_OWN_WORDS = 14, 14  # what the object keeps here (a mutex: the five wor
 R_NAME, R_NAME_BYTES = 28, 32
 R_WORDS = 32
 
-# A mark. HERE: a thread of that process is at the mutex: takes, has, or gives it.
-M_NONE, M_USES, M_HERE = 0, 1, 3
+M_NONE, M_USES = 0, 1  # a mark
 
 PROCESSES_AT = HEADER_BYTES
 THREADS_AT = PROCESSES_AT + PROCESSES * P_WORDS * 8
 RECORDS_AT = THREADS_AT + THREADS * T_WORDS * 8
 STATES_AT = RECORDS_AT + RECORDS * R_WORDS * 8
 MARKS_AT = STATES_AT + RECORDS
-EXTENTS_AT = MARKS_AT + PROCESSES * RECORDS
+LOCALS_AT = MARKS_AT + PROCESSES * RECORDS
+LOCAL_BYTES = 32
+EXTENTS_AT = LOCALS_AT + PROCESSES * RECORDS * LOCAL_BYTES

@@ -6,7 +6,7 @@ from ..errors import OwnerDied
 from . import layout as at
 from .blocks import Block, Shared
 from .commons import K_MUTEX
-from .mutex import HERE, Mutex
+from .mutex import Mutex
 from .threads import slot_of
 
 __all__ = ["Lock", "RLock"]
@@ -41,6 +41,9 @@ class _Lock(Mutex, Shared):
             self.abandon()
             raise
 
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
     def release_all(self) -> int:
         """Give it back altogether; returns how often it had been acquired."""
         self.release()
@@ -68,7 +71,6 @@ class _Lock(Mutex, Shared):
         with self.block.commons:
             self.cells[at.R_DEAD] = 1
         self._held = False
-        self._mark[0] = at.M_USES
         self._use_shared()  # the semaphore stays taken: not ours any more
         self._leave()
 
@@ -122,7 +124,6 @@ class Lock(_Lock):
         # As Mutex.acquire, word for word: a call of that would cost a quarter of the time.
         try:
             if self._enter(False):
-                self._mark[0] = HERE
                 if self._take(False):
                     self._held = True
                     return True
@@ -150,7 +151,6 @@ class RLock(_Lock):
             if self._enter(False):
                 if self._held:
                     return True  # the local semaphore let us in again, so it is we who hold it
-                self._mark[0] = HERE
                 if self._take(False):
                     self._held = True
                     return True
