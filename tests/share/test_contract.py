@@ -130,13 +130,15 @@ def test_an_array_is_the_same_memory(pool: Pool) -> None:
     assert array[1, 0] == 7.0
 
 
-def test_a_closed_end_is_the_end(pool: Pool) -> None:
+def test_a_closed_end_is_the_end(pool: Pool, request: pytest.FixtureRequest) -> None:
     here, there = share.Pipe()
     future = pool.submit(_talk, there)
     del there
     here.send([1, 2])
     assert here.recv(LONG) == [2, 1]
     assert future.result() is None
+    if request.node.callspec.params["pool"] == "fork":
+        return  # the other worker may be a copy of us from when we still had that end
     with pytest.raises(EOFError):
         here.recv(LONG)
     with pytest.raises(BrokenPipeError):

@@ -21,12 +21,13 @@ from __future__ import annotations
 
 import contextlib
 import queue
+import time
 from collections.abc import Callable, Iterator, Sequence
-from pickle import dumps
+from pickle import dumps, loads
 from typing import Any
 
-from ..errors import OwnerDied
-from ..wire.pickling import pack, unpack
+from ..errors import CannotUnpickle, OwnerDied
+from ..wire.pickling import pack
 from . import layout as at
 from .blocks import Block, Shared
 from .closing import Closed
@@ -57,6 +58,7 @@ _ATOMS = frozenset({int, float, bool, type(None)})
 _FIRST_RING = 1 << 16
 _MOST_ROOM = 8 << 20
 """Bytes: rings grow up to here; a bigger one is made for a bigger item only."""
+_NAP = 0.00005
 _BACK_PRESSURE = 0.002
 """Seconds that a writer gives a reader that is at work, before it takes more memory."""
 
@@ -102,6 +104,7 @@ class Queue(Shared):
         self._writers.repair = self._repair_writing
         self._commons = block.commons
         self._words = block.body.view.cast("Q")
+        self._streaming = False
         self._head = Ring(block.commons, self._words[_HEAD])
         self._tail = Ring(block.commons, self._words[_TAIL])
         self._get_bell = open_semaphore(block.body.address + _GET_BELL * 8)
@@ -122,11 +125,12 @@ class Queue(Shared):
         buffers: Sequence[memoryview] = ()
         if type(item) in _ATOMS:
             data = dumps(item, 5)
+            size = 16 + (len(data) + 7 & ~7)
         else:
             data, parts, _ = pack(item, what="the item")
             if parts:
                 buffers = [part.raw() for part in parts]
-        size = entry_size(len(data), buffers)
+            size = entry_size(len(data), buffers)
         words = self._words
         self._writers.acquire()
         try:
@@ -234,6 +238,8 @@ class Queue(Shared):
             entry = self._head.peek() if self._head.code == words[_HEAD] else None
             if entry is None:
                 entry = self._next(block, timeout)
+            else:
+                self._streaming = True
             ring = self._head
             data, buffers, number, end = entry
             taken = words[_TAKEN_AT + me]
@@ -248,7 +254,10 @@ class Queue(Shared):
             self._put_bell.release()
         if words[_GETTERS] and words[_PUT] != words[_GOT] and not self._get_bell._get_value():
             self._get_bell.release()  # one wakes the next
-        return unpack(data, buffers, what="the item")
+        try:
+            return loads(data, buffers=buffers) if buffers else loads(data)
+        except Exception as error:
+            raise CannotUnpickle(f"the item cannot be rebuilt: {error!r}") from error
 
     def get_nowait(self) -> Any:
         """Take the first item without waiting. Raises as ``get``."""
@@ -274,12 +283,28 @@ class Queue(Shared):
                 if entry is not None:
                     return entry
                 raise Closed("the queue was closed, and everything was taken")
+            if self._streaming and block:
+                self._nap()
+                continue
             if slices is None:
                 slices = Slices(deadline_after(None if timeout is None else max(timeout, 0.0)))
             span = slices.take() if block else 0.0
             if not span:
                 raise queue.Empty
             self._sleep(self._readers, _GETTERS, self._get_bell, span, self._is_waiting)
+
+    def _nap(self) -> None:
+        """With the readers' mutex held: leave for a moment, in which items may gather.
+
+        Items had come faster than we took them. To sleep until the next one would cost its
+        writer a system call and us a wake-up, for each; after a nap there are some.
+        """
+        self._streaming = False
+        self._readers.release()
+        try:
+            time.sleep(_NAP)
+        finally:
+            self._readers.acquire()
 
     def _is_waiting(self) -> bool:
         return self._words[_PUT] == self._words[_GOT] and not self._words[_CLOSED]
