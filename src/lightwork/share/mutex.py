@@ -150,8 +150,8 @@ class Mutex:
         """Give it back. Raises RuntimeError: this process does not hold it."""
         if not self._held:
             raise RuntimeError("release of a lock that this process does not hold")
-        self._held = False
         try:
+            self._held = False
             self._give()
             self._leave()
         except BaseException:
@@ -183,6 +183,7 @@ class Mutex:
 
     def _finish(self) -> None:
         """An exception came into a `release`, nobody knows where."""
+        self._held = False
         if self._shared._count() > 0 or self._give == self._give_uncounted:
             self._give()
         if self._mine():
