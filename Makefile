@@ -9,7 +9,7 @@ OTHERS ?= 3.11 3.12 3.13
 
 # What the other versions run: the rooms that the version of Python shows in; the hostile tests,
 # the command and the documentation run on the main one.
-FAST := tests/core tests/wire tests/backends tests/engine tests/contract
+FAST := tests/core tests/wire tests/backends tests/engine tests/contract tests/share
 
 # Most tests wait for processes to start, end or be killed: three at a time keep two cores busy.
 PYTEST_ARGS ?= -n 3
@@ -63,9 +63,11 @@ format: venv
 bench:
 	@.ci/venv .venv-bench bench $(PYTHON)
 	.venv-bench/bin/python benchmarks/compare.py
+	.venv-bench/bin/python benchmarks/share.py
 
 soak: venv
 	$(PY) benchmarks/soak.py --minutes $(MINUTES)
+	$(PY) benchmarks/soak_share.py --minutes $(MINUTES)
 
 docs: venv
 	$(PY) -m pytest -q tests/test_docs.py

@@ -20,6 +20,8 @@ _SERVER = "lightwork.backends.processes.server"
 _SHARED = (_SERVER, "multiprocessing.resource_tracker", "multiprocessing.forkserver")
 _SERVER_FDS = 6
 """Descriptors that the parent keeps for a shared process at most."""
+_KEPT = ("/dev/urandom", "/memfd:lightwork-share")
+"""What a process opens once, and keeps: the second is what it has in common with its workers."""
 _SHM = Path("/dev/shm")
 
 
@@ -114,7 +116,7 @@ def _difference(before: Snapshot, now: Snapshot) -> list[str]:
     fresh = [
         f"descriptor {number}: {target}"
         for number, target in now.descriptors.items()
-        if before.descriptors.get(number) != target and not target.startswith("/dev/urandom")
+        if before.descriptors.get(number) != target and not target.startswith(_KEPT)
     ]
     gone = sum(
         now.descriptors.get(number) != target for number, target in before.descriptors.items()

@@ -50,7 +50,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "testing": {*BASE, "backends.base", "backends.local", "backends.serial", "core"},
     "measure.model": BASE,
     "measure": {*BASE, "measure.model", *PUBLIC},
-    "share": BASE,
+    "share": {*BASE, "current", "wire"},
     "compat": PUBLIC,
     "demos": PUBLIC,
     "cli": PUBLIC,

@@ -136,11 +136,27 @@ class RemoteError(LightworkError):
 
 
 class OwnerDied(LightworkError):
-    """The process or thread that held a shared lock died; the lock is yours now."""
+    """The process that held a shared lock died; what the lock guards may be half changed.
+
+    Raised by ``acquire()``: the lock is yours, so nobody else is in. Repair what it guards, or
+    decide that nothing has to be repaired; then go on as if ``acquire()`` had returned, and release
+    it. Raised by ``with lock:``: the lock is not yours, and the next one gets the same error, until
+    somebody repairs as above. Raised by a container or a queue: nothing has to be repaired.
+    """
 
 
 class DeadlockError(LightworkError, RuntimeError):
-    """These wait for each other in a circle; the message says who holds what."""
+    """These wait for each other in a circle; the message says who holds what.
+
+    The lock that was waited for is not acquired; the others in the circle go on once this thread
+    releases what it holds.
+
+    Attributes:
+        circle: for each thread in it, in the order of waiting, a dict of ``pid``, ``thread``,
+            ``task``, ``where`` (in the code), ``holds`` (a list) and ``waits_for``.
+    """
+
+    circle: tuple[dict[str, Any], ...] = ()
 
 
 class MissingExtra(LightworkError, ImportError):

@@ -25,6 +25,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ...core.events import Running
+from ...wire import family
 from ...wire.functions import FunctionTable
 from ...wire.patience import Patience
 from ...wire.pickling import pack
@@ -263,9 +264,18 @@ class ProcessBackend:
             cleanup.callback(os.close, fd)
             shared = page.Page(fd)
             failing.callback(shared.close)
-            child = self._launcher.launch(self._spec(channel.worker, (theirs.fileno(), fd)))
+            fds = (theirs.fileno(), fd, *self._family())
+            child = self._launcher.launch(self._spec(channel.worker, fds))
             failing.pop_all()
         channel.attach(ours, shared, child)
+
+    def _family(self) -> tuple[int, ...]:
+        """The descriptor by which a worker shares objects with us; a plain fork inherits it."""
+        try:
+            fd = family.home()
+        except OSError:  # not on this system: then nothing can be shared
+            return ()
+        return () if self._options.start_method == "fork" else (fd,)
 
     def _spec(self, worker: int, fds: tuple[int, ...]) -> Spec:
         options = self._options

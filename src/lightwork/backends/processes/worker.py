@@ -20,6 +20,7 @@ import sys
 from typing import Any, NamedTuple
 
 from ... import current
+from ...wire import family
 from ...wire.frames import Outbox
 from ...wire.functions import FunctionCache
 from ...wire.pickling import unpack
@@ -65,6 +66,8 @@ def main(fds: list[int], config: bytes) -> None:
     sock = socket.socket(fileno=fds[0])
     shared = Page(fds[1])
     shared.watch_faults(fds[1])
+    if len(fds) > 2:
+        family.adopt(fds[2])
     outbox = Outbox(sock)
     try:
         with contextlib.suppress(Exception):
@@ -86,6 +89,7 @@ def main(fds: list[int], config: bytes) -> None:
         loop.run()
         _say(outbox, messages.LEAVING, None)
     finally:
+        family.leave()
         flush_streams()
 
 
