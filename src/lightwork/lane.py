@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Lane"]
 
-PROBE_CHUNK = 1e-3
-"""Seconds that a chunk of short calls is expected to take that is a probe."""
+PROBE_CHUNK = 6e-3
+"""Seconds that a chunk of short calls is expected to take that is a probe: longer than Python's
+switch interval, so that a beat is certain to ask for the GIL meanwhile."""
 
 PROBE_MOST = 4096
 

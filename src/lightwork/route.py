@@ -49,8 +49,14 @@ DRIFT = 3.0
 SHIFT = 0.3
 """By how much their share of a core must have changed."""
 
+GETS = 0.6
+"""Share of the core that they were thought to use which calls beside each other should get."""
+
+SOON = 0.1
+"""Seconds from a decision to the next look, in threads; each time twice as long."""
+
 AGAIN = 0.5
-"""Seconds from a decision to the next look where nothing has drifted; each time twice as long."""
+"""The same elsewhere, where nothing has drifted."""
 
 AGAIN_MOST = 30.0
 
@@ -65,6 +71,9 @@ PACK = 5e-3
 
 UNMEASURED = 1e-3
 """Calls as long as this, of which nobody knows how many there will be, count as endless."""
+
+LOOKS = 3
+"""Calls of a probe's chunk of which it is looked what they change; and the last one."""
 
 BEGIN = 32
 """Threads to begin with, where calls wait."""
@@ -127,29 +136,30 @@ class Probing:
         self._probe = probe
         self._gone = gone
 
-    def before(self, call: LocalCall, offset: int) -> tuple[int, Look | None]:
+    def before(self, call: LocalCall, offset: int) -> tuple[int, Look | None, bool]:
         """See Watcher."""
         item = call.items[offset]
         args = tuple(item) if call.star else (item,)
         kwargs = call.kwargs or {}
-        look = Look(call.fn, args, kwargs)
-        if not self._probe.begin():
-            return offset, None  # two threads share this chunk: one of them is measured
-        self._route.sample = (args, kwargs)
-        return offset, look
+        look = None
+        if offset < LOOKS or offset == len(call.items) - 1:
+            look = Look(call.fn, args, kwargs)
+            self._route.sample = (args, kwargs)
+        # Where two threads share this chunk, one of them is measured.
+        return offset, look, self._probe.begin()
 
     def after(
         self,
         call: LocalCall,
-        before: tuple[int, Look | None],
+        before: tuple[int, Look | None, bool],
         value: Any,
         error: BaseException | None,
     ) -> None:
         """See Watcher."""
-        offset, look = before
+        offset, look, measured = before
         route = self._route
+        wall = self._probe.end() if measured else 0.0
         if look is not None:
-            wall = self._probe.end()
             route.changed = look.changed()
             if error is None and route.packed_out is None:
                 route.packed_out = packing(value, "the result", _budget(wall))
@@ -180,6 +190,7 @@ class Route:
         self.verdict: Verdict | None = None
         self.figures: Figures | None = None
         self.wanted = False  # a look is due: the next call is to be a probe
+        self.anew = False  # all that is known of it is to be forgotten
         self.judging = False  # a probe has ended of which nothing was made yet
         self.fn: Any = None  # the function, as it was called last
         self.next_look = math.inf
@@ -187,7 +198,7 @@ class Route:
         self.watched = Watched(self)
         self._tell = tell  # the router: something about this route is to be seen to
         self._again_at = math.inf
-        self._again = AGAIN
+        self._again, self._soon = AGAIN, SOON
         self._window: tuple[float, int] | None = None  # of the climb: since when, calls then
         self.fresh()
 
@@ -299,7 +310,11 @@ class Route:
             self._again = AGAIN
         else:
             self._again = min(2 * self._again, AGAIN_MOST)
-        self._again_at = now + max(self._again, 2 * figures.wall)
+        wait = self._again
+        if verdict.kind == "threads":
+            wait = self._soon
+            self._soon = min(2 * self._soon, AGAIN_MOST)
+        self._again_at = now + max(wait, 2 * figures.wall)
         self.next_look = now + EVERY
         self._window = None
         self.wanted = False
@@ -313,32 +328,43 @@ class Route:
         self.next_look = now + EVERY
         if self.place is None or self.figures is None or self.wanted:
             return
-        if self.place == "threads" and self.climb is not None:
-            self._climb(now)
-        if now >= self._again_at or self._drifted():
+        if self.place in ("threads", "cores"):
+            if self.place == "threads" and self.climb is not None:
+                self._climb(now)
+            if now >= self._again_at and self._drifted_here():
+                self.anew = True
+                self._tell(self)
+        elif now >= self._again_at or self._drifted_away():
             self.wanted = True
             self.next_look = math.inf
-            self._tell(self)
+
+    def measure_anew(self) -> None:
+        """Locked. Hold its calls again: beside others of its own, a call's figures are not its."""
+        self.anew = False
+        self.place = None
+        self.fresh()
 
     seen: float | None = None
     """What the engine of its place has measured calls to take."""
 
-    def _drifted(self) -> bool:
+    def _drifted_here(self) -> bool:
+        """In threads: by what a call uses of a core, for they wait for each other's GIL."""
+        figures, watched = self.figures, self.watched
+        assert figures is not None
+        if watched.calls < 8 or watched.wall <= 0:
+            return False
+        share = watched.cpu / watched.wall
+        if self.place == "threads":
+            return share > figures.cpu + SHIFT or watched.cpu > DRIFT * max(
+                figures.cpu * figures.wall, 2e-3
+            )
+        # Computing beside each other, they take longer if they hold the GIL after all.
+        return share < GETS * figures.cpu or watched.cpu > DRIFT * max(figures.wall, 1e-3)
+
+    def _drifted_away(self) -> bool:
+        """Elsewhere: by how long calls take, which is all that is known."""
         figures = self.figures
         assert figures is not None
-        if self.place in ("threads", "cores"):
-            watched = self.watched
-            if watched.calls < 8 or watched.wall <= 0:
-                return False
-            # In threads, calls wait for each other's GIL, so the time of a core is compared.
-            now, before = watched.cpu, figures.cpu * figures.wall
-            share = watched.cpu / watched.wall
-            if self.place == "threads" and share > figures.cpu + SHIFT:
-                return True
-            least = 1e-3
-            return max(now, least) > DRIFT * max(before, least) or (
-                self.place == "cores" and max(now, least) * DRIFT < max(before, least)
-            )
         if self.seen is None:
             return False
         least = 20e-6

@@ -31,6 +31,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .backends.local import WatchedCall
@@ -40,7 +41,7 @@ from .engine import Engine
 from .errors import CannotPickle, PoolClosed
 from .future import Future
 from .hop import Hop, Ticket
-from .lane import Lane
+from .lane import PROBE_CHUNK, PROBE_MOST, Lane
 from .measure.model import Figures, Verdict, choose
 from .measure.probe import Heart
 from .options import TaskOptions
@@ -343,20 +344,22 @@ class Router:
             target = Hop(target, engine, gone)
         engine.submit_chunk(call, target, family, held.index)
 
-    def _send_probe(self, route: Route, held: Held) -> None:
-        """Let these calls be measured, now."""
+    def _send_probe(self, route: Route, *calls: Held) -> None:
+        """Let these calls be measured, now, one after the other."""
         with self._lock:
             if route.place is not None:
                 route.fresh()
             probe = route.probe
-            route.begin(held.fn, probe, time.perf_counter())
+            route.begin(calls[0].fn, probe, time.perf_counter())
             self.places.out += 1
             self._heart.probes[probe] = None
             self._busy[route] = None
+        out = dict.fromkeys(range(len(calls)))
 
-        def gone() -> None:
+        def gone(number: int) -> None:
             with self._lock:
-                if route.running is not probe:
+                out.pop(number, None)
+                if out or route.running is not probe:
                     return
                 route.running = None
                 route.judging = True
@@ -365,22 +368,36 @@ class Router:
             self._stir(route)
 
         self.places.resize()
-        try:
-            call = WatchedCall(Probing(route, probe, gone), *held[1:5])
-            self.deliver(route, held, "probe", call, gone)
-        except BaseException:
-            gone()
-            raise
+        for number, held in enumerate(calls):
+            ended = partial(gone, number)
+            try:
+                call = WatchedCall(Probing(route, probe, ended), *held[1:5])
+                self.deliver(route, held, "probe", call, ended)
+            except Exception as error:
+                ended()
+                _fail(held, error)
 
-    def _send_or_fail(self, route: Route, held: Held, send: Callable[[Route, Held], None]) -> None:
+    def _next_probes(self, route: Route) -> list[Held]:
+        """Locked. What is to be measured next: where calls are short, several, in one go."""
+        first = self._take(route)
+        if first is None:
+            return []
+        found = [first]
+        if route.probe.calls:
+            wall = route.probe.figures().wall
+            most = min(int(PROBE_CHUNK / wall), 8 * route.probe.calls, PROBE_MOST)
+            count = len(first.items)
+            while count < most and (held := self._take(route)) is not None:
+                found.append(held)
+                count += len(held.items)
+        return found
+
+    def _send_or_fail(self, route: Route, held: Held) -> None:
         """What cannot be sent ends with the reason."""
         try:
-            send(route, held)
+            self.send(route, held)
         except Exception as error:
-            count = len(held.items)
-            errors: dict[int, BaseException] = dict.fromkeys(range(count), error)
-            run = (0, None, 0.0, 0.0)
-            held.target._settle(0, [None] * count, errors, run, time.monotonic())
+            _fail(held, error)
 
     def glance(self, route: Route) -> None:
         """Tell a route, now and then, how long calls take where it cannot see them itself."""
@@ -441,6 +458,9 @@ class Router:
 
     def _see_to(self, route: Route) -> None:
         now = time.perf_counter()
+        if route.anew and route.running is None:
+            with self._lock:
+                route.measure_anew()
         probe = route.probe
         running = route.running is not None
         if route.place is None:
@@ -459,10 +479,10 @@ class Router:
             self.places.resize()
         elif not running:
             with self._lock:
-                held = self._take(route)
-                route.releasing = held is not None
-            if held is not None:
-                self._send_or_fail(route, held, self._send_probe)
+                calls = self._next_probes(route)
+                route.releasing = bool(calls)
+            if calls:
+                self._send_probe(route, *calls)
                 route.releasing = False
         with self._lock:
             judged = route.place is None or not route.judging
@@ -506,7 +526,7 @@ class Router:
                 route.releasing = held is not None
             if held is None:
                 return
-            self._send_or_fail(route, held, self.send)
+            self._send_or_fail(route, held)
 
     def _give_up(self, route: Route, error: Exception) -> None:
         """A bug of ours, or of code that pickles an argument: the calls are run all the same."""
@@ -534,6 +554,13 @@ class Router:
                     held.target._orphaned(PoolClosed(why))
         self._quiet = threading.Event()
         self._quiet.set()
+
+
+def _fail(held: Held, error: Exception) -> None:
+    """These calls end with `error`."""
+    count = len(held.items)
+    errors: dict[int, BaseException] = dict.fromkeys(range(count), error)
+    held.target._settle(0, [None] * count, errors, (0, None, 0.0, 0.0), time.monotonic())
 
 
 # -- the end of the program, and forks -------------------------------------------------------------

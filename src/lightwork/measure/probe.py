@@ -28,6 +28,7 @@ from __future__ import annotations
 import contextlib
 import math
 import pickle
+import random
 import sys
 import threading
 import time
@@ -40,7 +41,7 @@ from .threadclock import ThreadClock
 __all__ = ["Heart", "Packing", "Probe", "has_gil", "packing", "watch"]
 
 BEAT = 0.5e-3
-"""Seconds that the heartbeat sleeps."""
+"""Seconds that the heartbeat sleeps, on average."""
 
 SLACK = 0.2e-3
 """Lateness that is the timer's, not the GIL's; 0.07 ms where this was built."""
@@ -56,6 +57,9 @@ STILL_WAITING = 10e-3
 
 CLEAR = 8e-3
 """Seconds after which a call is known to hold, or not to hold, the GIL, where that is clear."""
+
+LONG, GAPS = 5e-3, 12e-3
+"""Of calls shorter than the first, beats must have seen so many seconds as the second says."""
 
 UNCLEAR = 20e-3
 """Seconds after which the figures are taken as they are, be they clear or not."""
@@ -88,10 +92,14 @@ LEAST = 50e-9
 """Seconds that a call takes at least."""
 
 
+SHORT = 2e-3
+"""Calls shorter than this are taken never to have waited for a core: to look would let go of the
+GIL, and spoil the beat."""
+
+
 class _Running(NamedTuple):
     started: float
     cpu: float
-    waited: float
     clock: ThreadClock
 
 
@@ -106,6 +114,8 @@ class Probe:
         self.calls = 0
         self._sum = self._squares = self._cpu = 0.0
         self._running: _Running | None = None
+        self._clock: tuple[int, ThreadClock] | None = None  # of which thread
+        self._waited = 0.0  # what that clock said last
         self._lock = threading.Lock()
         # Of beats: seconds of calls that they saw, and for how many of these they were late.
         self._clean = self._clean_late = 0.0
@@ -116,25 +126,32 @@ class Probe:
         """A call begins, in this thread. False: another one is being measured, so it is not."""
         if self._running is not None:
             return False
-        clock = ThreadClock()
-        waited, cpu = clock.waited(), clock.cpu()
-        self._running = _Running(time.perf_counter(), cpu, waited, clock)
+        me = threading.get_ident()
+        if self._clock is None or self._clock[0] != me:
+            self._clock = (me, ThreadClock())
+            self._waited = self._clock[1].waited()
+        elif not self.calls or self._sum > SHORT * self.calls:
+            self._waited = self._clock[1].waited()
+        clock = self._clock[1]
+        self._running = _Running(time.perf_counter(), clock.cpu(), clock)
         return True
 
     def end(self) -> float:
         """The call has ended, in this thread. Returns its seconds."""
         now = time.perf_counter()
+        running = self._running
+        assert running is not None
+        cpu = running.clock.cpu() - running.cpu
+        wall = now - running.started
+        if wall > SHORT:
+            wall -= running.clock.waited() - self._waited
+        wall = max(wall - OVERHEAD, LEAST)
         with self._lock:
-            running, self._running = self._running, None
-            assert running is not None
-            cpu, waited = running.clock.cpu(), running.clock.waited()
-            running.clock.close()
-            wall = now - running.started - (waited - running.waited)
-            wall = max(wall - OVERHEAD, LEAST)
+            self._running = None
             self.calls += 1
             self._sum += wall
             self._squares += wall * wall
-            self._cpu += min(max(cpu - running.cpu - OVERHEAD, 0.0), wall)
+            self._cpu += min(max(cpu - OVERHEAD, 0.0), wall)
         return wall
 
     def spent(self) -> tuple[float, float]:
@@ -143,13 +160,19 @@ class Probe:
             wall, cpu, running = self._sum, self._cpu, self._running
             if running is not None:
                 try:
-                    ran, waited = running.clock.cpu(), running.clock.waited()
+                    ran = running.clock.cpu() - running.cpu
                 except OSError:
                     return wall, cpu  # the thread has ended
-                now = time.perf_counter() - running.started - (waited - running.waited)
+                now = time.perf_counter() - running.started
+                if now > SHORT:
+                    now -= running.clock.waited() - self._waited
                 wall += max(now, 0.0)
-                cpu += max(0.0, ran - running.cpu)
+                cpu += max(0.0, ran)
             return wall, cpu
+
+    def mark(self) -> None:
+        """By the heart: it goes to sleep now."""
+        self._seen_wall, self._seen_cpu = self.spent()
 
     def beat(self, slept: float, late: float, process_cpu: float) -> None:
         """By the heart: it has slept `slept` seconds, of which `late` too long.
@@ -159,7 +182,6 @@ class Probe:
         wall, cpu = self.spent()
         busy = max(0.0, wall - self._seen_wall)
         mine = max(0.0, cpu - self._seen_cpu)
-        self._seen_wall, self._seen_cpu = wall, cpu
         if busy <= 0:
             return
         # Calls shorter than the switch interval let go of the lock by ending, so that a beat is
@@ -173,11 +195,13 @@ class Probe:
 
     def _share_held(self, cpu_share: float) -> tuple[float, bool]:
         """The share of the time for which the GIL was held, and whether it was measured."""
-        if self._all >= WAITING:
+        # Short calls leave gaps, in which a beat is on time whatever they do: look for longer.
+        enough = WAITING if self._sum >= LONG * self.calls else GAPS
+        if self._all >= enough:
             least = self._all_late / self._all
             if least < LITTLE + 0.15:
                 return min(least, cpu_share), True  # on time, whatever the others did
-            if self._clean >= WAITING:
+            if self._clean >= enough:
                 return min(self._clean_late / self._clean, cpu_share), True
         return cpu_share, False
 
@@ -271,18 +295,20 @@ class Heart:
 
     def _run(self) -> None:
         clock, alarm, own = time.perf_counter, self._alarm, ThreadClock()
-        used, starved = time.process_time(), own.waited()
+        chance = random.Random()  # our own: the user's sequence is not touched
         while True:
-            begin = clock()
-            hurried = alarm.acquire(timeout=BEAT)
+            # At random, so as not to fall in step with calls that are as long as a beat.
+            beat = BEAT * (0.5 + chance.random())
+            for probe in list(self.probes):
+                probe.mark()
+            used, starved, begin = time.process_time(), own.waited(), clock()
+            hurried = alarm.acquire(timeout=beat)
             slept = clock() - begin
-            now_used, now_starved = time.process_time(), own.waited()
-            late = slept - BEAT - (now_starved - starved)  # for want of a core, not of the GIL
-            starved = now_starved
-            if not hurried:
+            if not hurried or slept >= beat:
+                spent = time.process_time() - used
+                late = slept - beat - (own.waited() - starved)  # not for want of a core
                 for probe in list(self.probes):
-                    probe.beat(slept, late, now_used - used)
-            used = now_used
+                    probe.beat(slept, late, spent)
             try:
                 self._tell()
             except Exception:
