@@ -65,12 +65,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "share": BASE,
     "compat": PUBLIC,
     "demos": PUBLIC,
-    "cli": PUBLIC,
+    "cli": {*PUBLIC, "demos", "measure"},
     "__main__": {"cli"},
     "": set(),  # loads its names lazily, by their homes' names
 }
 
-PUBLIC_MODULES = {"current", "errors", "future", "options", "pool", "testing", "share"}
+PUBLIC_MODULES = {"current", "decision", "errors", "future", "options", "pool", "testing", "share"}
 
 HEAVY = {
     "asyncio", "cloudpickle", "concurrent.futures.process", "dask", "joblib", "json", "logging",

@@ -365,6 +365,7 @@ class Router:
                 route.judging = True
                 self.places.out -= 1
                 self._heart.probes.pop(probe, None)
+            probe.close()
             self._stir(route)
 
         self.places.resize()

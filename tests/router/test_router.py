@@ -69,7 +69,7 @@ def test_side_by_side_each_in_its_place() -> None:
         assert len(list(computing)) == 50
         places = {one.function: one.kind for one in pool.decisions}
     assert places["nap"] == "threads"
-    assert places["digest"] != "processes"
+    assert places.get("digest") != "processes"
 
 
 @pytest.mark.parametrize("how", ["map", "submit"])
@@ -248,7 +248,7 @@ def test_a_later_map_may_go_elsewhere() -> None:
     """Few calls are run in place; many of the same are thought about again."""
     with Pool() as pool:
         list(pool.map(spin, [0.0005] * 20))
-        assert last(pool).kind != "processes"
+        assert "processes" not in [one.kind for one in pool.decisions]
         list(pool.map(spin, [0.0005] * 4000))
         kinds = [one.kind for one in pool.decisions]
     if (os.cpu_count() or 1) > 1 and len(os.sched_getaffinity(0)) > 1:

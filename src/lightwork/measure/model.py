@@ -68,7 +68,7 @@ class Costs:
     process_map: float = 0.35e-6
     process_boot: float = 90e-3  # the fork server; it boots beside us
     process_start: float = 6e-3
-    serial_map: float = 0.6e-6
+    serial_map: float = 0.15e-6
     each_byte: float = 0.4e-9  # of a large buffer, written on one side and read on the other
     packing_known: float = 3e-6  # of pickling one item: in a chunk it costs next to nothing
 
@@ -305,15 +305,15 @@ def _why(figures: Figures, machine: Machine, best: Forecast, found: tuple[Foreca
         reason = "it computes without the GIL"
     else:
         reason = "it is not worth the way to a process"
-    gain = f"expected {best.speedup:.3g} x in place"
-    others = [f"{one.kind} {one.speedup:.3g} x" for one in found if one.kind != best.kind]
+    gain = f"expected speed-up {best.speedup:.3g}"
+    others = [f"{one.kind} {one.speedup:.3g}" for one in found if one.kind != best.kind]
     others = [one.replace("serial", "in place") for one in others]
-    return f"{text}; {reason} ({gain}{''.join(', ' + one for one in others)})"
+    return f"{text}; {reason} ({gain}{'; ' * bool(others)}{', '.join(others)})"
 
 
 def human(seconds: float) -> str:
     """Seconds for people: ``3.2 ms``."""
     for unit, factor in (("s", 1.0), ("ms", 1e3), ("us", 1e6)):
-        if seconds * factor >= 1 or unit == "us":
+        if seconds * factor >= 0.9995 or unit == "us":  # what is shown as 1000 is 1
             return f"{seconds * factor:.3g} {unit}"
     raise AssertionError(seconds)

@@ -117,6 +117,7 @@ class Probe:
         self._clock: tuple[int, ThreadClock] | None = None  # of which thread
         self._waited = 0.0  # what that clock said last
         self._lock = threading.Lock()
+        self._turn = threading.Lock()  # held while a call is being measured
         # Of beats: seconds of calls that they saw, and for how many of these they were late.
         self._clean = self._clean_late = 0.0
         self._all = self._all_late = 0.0
@@ -124,15 +125,15 @@ class Probe:
 
     def begin(self) -> bool:
         """A call begins, in this thread. False: another one is being measured, so it is not."""
-        if self._running is not None:
+        if not self._turn.acquire(blocking=False):
             return False
-        me = threading.get_ident()
+        me = threading.get_native_id()  # the other number may be a later thread's already
         if self._clock is None or self._clock[0] != me:
             self._clock = (me, ThreadClock())
             self._waited = self._clock[1].waited()
         elif not self.calls or self._sum > SHORT * self.calls:
             self._waited = self._clock[1].waited()
-        clock = self._clock[1]
+        clock: ThreadClock = self._clock[1]
         self._running = _Running(time.perf_counter(), clock.cpu(), clock)
         return True
 
@@ -152,7 +153,14 @@ class Probe:
             self._sum += wall
             self._squares += wall * wall
             self._cpu += min(max(cpu - OVERHEAD, 0.0), wall)
+        self._turn.release()
         return wall
+
+    def close(self) -> None:
+        """Give back what it holds, unless a call is being measured. It may be used again."""
+        with self._lock:
+            if self._running is None:
+                self._clock = None
 
     def spent(self) -> tuple[float, float]:
         """Wall and CPU seconds of the calls so far, the one that runs included."""
@@ -323,18 +331,23 @@ class Heart:
                     return
 
 
-def watch(call: Callable[[], Any], probe: Probe) -> Any:
-    """Run `call` in this thread under `probe`, with a heart beside it; return its result."""
+def watch(call: Callable[[], Any], probe: Probe, *, measure: bool = True) -> Any:
+    """Run `call` in this thread under `probe`, with a heart beside it; return its result.
+
+    `measure`: False where `call` itself tells the probe when something to be measured begins.
+    """
     done = threading.Event()
     heart = Heart(lambda: None, lambda: not done.is_set())
     heart.probes[probe] = None
     heart.start()
     thread = heart.thread
-    probe.begin()
+    if measure:
+        probe.begin()
     try:
         return call()
     finally:
-        probe.end()
+        if measure:
+            probe.end()
         done.set()
         heart.hurry()
         if thread is not None:
