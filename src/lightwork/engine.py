@@ -166,14 +166,17 @@ class Engine:
         """Seconds that a call of this family is expected to take; None while unknown."""
         return self._scheduler.expected(family)
 
-    def submit(self, call: Any, future: Future, family: int) -> None:
-        """Accept one call for its future. Raises PoolClosed and PoolBroken."""
+    def submit(self, call: Any, future: Future, family: int, index: int | None = None) -> None:
+        """Accept one call for its future. Raises PoolClosed and PoolBroken.
+
+        `index`: its number among the submissions of a pool that has more engines than this one.
+        """
         with self._lock:
             if self._closed is not None:
                 self._refuse()
             future._call = call
             future._family = family
-            future._index = self._submitted
+            future._index = self._submitted if index is None else index
             self._submitted += 1
             if self._combines and not self._scheduler.hungry:
                 # Nobody waits for it: it is told to the scheduler with what comes behind it,
@@ -229,6 +232,8 @@ class Engine:
             end = start + 1
             most = min(len(backlog), start + MOST)
             while end < most and backlog[end]._family == family:
+                if backlog[end]._index != index + end - start:
+                    break  # one between them went to another engine
                 end += 1
             for call, count in self._backend.combine([one._call for one in backlog[start:end]]):
                 if count == 1:

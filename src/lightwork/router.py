@@ -169,11 +169,16 @@ class Router:
                 self._held -= 1
                 held.target._cancelled(0, len(held.items))
 
-    def kill(self, task: int) -> bool:
+    def cancel_future(self, future: Future) -> None:
+        """Let this call not start, if it is still held."""
+        if isinstance(future._task, Ticket):
+            self.cancel([future._task])
+
+    def kill_future(self, future: Future) -> bool:
         """What is held does not run: it is to be cancelled."""
         return False
 
-    def is_running(self, task: int) -> bool:
+    def is_running(self, future: Future) -> bool:
         """What is held does not run."""
         return False
 
@@ -338,11 +343,11 @@ class Router:
         route.submitted += len(held.items)
         if isinstance(target, Future):
             target._engine = engine
-            if gone is not None:
-                target = Hop(target, engine, gone)
-        else:
-            target = Hop(target, engine, gone)
-        engine.submit_chunk(call, target, family, held.index)
+            if gone is None:
+                engine.submit(call, target, family, held.index)
+                return
+        hop: Any = Hop(target, engine, gone)
+        engine.submit_chunk(call, hop, family, held.index)
 
     def _send_probe(self, route: Route, *calls: Held) -> None:
         """Let these calls be measured, now, one after the other."""
