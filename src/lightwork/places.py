@@ -26,6 +26,9 @@ MOST_THREADS = 128
 BOOTING = 0.15
 """Seconds after which a fork server is taken to be there."""
 
+_loaded = time.monotonic()
+"""When the way to worker processes was first taken, as far as is known here."""
+
 SAMPLES = 32
 """Items that are packed together to see what each takes in a chunk."""
 
@@ -57,7 +60,6 @@ class Places:
         self._routes = routes
         self._engines: dict[str, Engine] = {}
         self._sizes: dict[str, int] = {}
-        self._born = time.monotonic()
         self._making = threading.RLock()  # importing and opening take a while
 
     def __iter__(self) -> Iterator[Engine]:
@@ -118,7 +120,7 @@ class Places:
         booted = 0.0
         if processes is not None and (found := processes.statistics()).idle + found.busy:
             booted = 1.0
-        elif time.monotonic() - self._born > BOOTING:
+        elif time.monotonic() - _loaded > BOOTING:
             booted = 0.9
         return Machine(
             cpus=self.cpus,

@@ -75,6 +75,9 @@ UNMEASURED = 1e-3
 LOOKS = 3
 """Calls of a probe's chunk of which it is looked what they change; and the last one."""
 
+IN_PLACE = 10e-3
+"""Calls that take longer are not run in place."""
+
 BEGIN = 32
 """Threads to begin with, where calls wait."""
 
@@ -406,15 +409,15 @@ class Route:
     def work(self) -> Work:
         """The calls that are still to come, as far as one can know."""
         lanes = list(self.lanes)
+        chunks = bool(lanes)
         held = sum(len(one.items) for one in self.held)
-        rough = self.probe.figures().wall
-        calls: float = held
-        endless = rough >= UNMEASURED
-        if lanes:
-            lefts = [lane.left() for lane in lanes]
-            if all(left is not None for left in lefts):
-                return Work(float(held + sum(left or 0 for left in lefts)), True)
-        if endless:
-            return Work(math.inf, bool(lanes))
+        wall = self.seen or self.probe.figures().wall
+        # Whoever iterates is not to be kept busy for long; nor while a first call goes on.
+        in_place = chunks and wall < IN_PLACE and (self.probe.calls > 0 or self.place is not None)
+        lefts = [lane.left() for lane in lanes]
+        if lanes and None not in lefts:
+            return Work(float(held + sum(left or 0 for left in lefts)), chunks, in_place)
+        if wall >= UNMEASURED:
+            return Work(math.inf, chunks, in_place)
         # As many again as there have been; at first, as many as take a moment in place.
-        return Work(float(max(calls, 2 * self.submitted, 100)), bool(lanes))
+        return Work(float(max(held, 2 * self.submitted, 100)), chunks, in_place)

@@ -401,7 +401,8 @@ class Router:
     def _send_or_fail(self, route: Route, held: Held) -> None:
         """What cannot be sent ends with the reason."""
         try:
-            self.send(route, held)
+            # This thread has others to see to: nothing is run in it.
+            self.send(route, held, "cores" if route.place == "serial" else None)
         except Exception as error:
             _fail(held, error)
 
@@ -519,6 +520,10 @@ class Router:
 
             logging.getLogger("lightwork").info("%s", decision)
         route.waiting = lambda: self._waiting(route)
+        for stream in list(self.streams):
+            lane: Any = stream._engine
+            if lane in route.lanes:
+                stream.look_again()
 
     def _waiting(self, route: Route) -> int:
         engine = self.places.get(route.place)

@@ -56,7 +56,10 @@ def machines(draw: st.DrawFn) -> Machine:
 
 
 works = st.builds(
-    Work, st.one_of(st.just(math.inf), st.integers(1, 10**9).map(float)), st.booleans()
+    Work,
+    st.one_of(st.just(math.inf), st.integers(1, 10**9).map(float)),
+    st.booleans(),
+    st.booleans(),
 )
 
 
@@ -97,7 +100,7 @@ def test_the_choice_is_near_the_best_forecast(
     assert verdict.kind in kinds
     if one.stays or not machine.processes:
         assert "processes" not in kinds
-    assert ("serial" in kinds) == work.chunks
+    assert ("serial" in kinds) == (work.chunks and work.in_place)
     chosen = next(found for found in verdict.forecasts if found.kind == verdict.kind)
     best = min(found.seconds for found in verdict.forecasts)
     assert chosen.seconds <= best * 1.15 * 1.3 * (1 + 1e-9)

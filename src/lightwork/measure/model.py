@@ -129,10 +129,12 @@ class Machine:
 
 
 class Work(NamedTuple):
-    """The calls that are to be run: how many, and whether they come in chunks (``map``)."""
+    """The calls that are to be run: how many, whether they come in chunks (``map``), and whether
+    they may run in place (``submit`` must not block on work, nor ``map`` for long)."""
 
     calls: float = math.inf
     chunks: bool = True
+    in_place: bool = True
 
 
 ENDLESS = Work()
@@ -246,9 +248,8 @@ def _sizes(most: int) -> list[int]:
 
 
 def forecasts(figures: Figures, machine: Machine, work: Work = ENDLESS) -> tuple[Forecast, ...]:
-    """The best number of workers of each kind that can be had. In place only what comes in chunks:
-    ``submit`` must not block on work."""
-    kinds = [kind for kind in KINDS if kind != "serial" or work.chunks]
+    """The best number of workers of each kind that can be had."""
+    kinds = [kind for kind in KINDS if kind != "serial" or (work.chunks and work.in_place)]
     if figures.stays or not machine.processes:
         kinds.remove("processes")
     return tuple(
