@@ -62,7 +62,7 @@ def run(workload: Workload, kind: str, scale: float, limit: float) -> tuple[floa
                 if time.perf_counter() - begin > limit:
                     raise GaveUp
             count = sum(1 for _ in beside)
-        except GaveUp:
+        except (GaveUp, CannotPickle):
             pool.shutdown(wait=False, cancel_futures=True)
             raise
         decisions = pool.decisions
@@ -87,8 +87,8 @@ def compare(workload: Workload, runs: int, scale: float) -> dict[str, Any]:
             limit = 60.0 if kind == "auto" else GIVE_UP * best
             try:
                 seconds, choice = run(workload, kind, scale, limit)
-            except GaveUp:
-                racing.remove(kind)
+            except (GaveUp, CannotPickle):
+                racing.remove(kind)  # fails for "auto", which is to get round it
                 continue
             times[kind].append(seconds)
             if kind == "auto":

@@ -247,6 +247,8 @@ class Route:
             return False
         if probe.calls:
             return True
+        if now < self._patient_until:
+            return False
         if self._suspect is None:
             self._suspect = may_change(self.fn)
         return not self._suspect or now - self.running_since >= PATIENCE
@@ -255,6 +257,20 @@ class Route:
         """Choose, by what is known now."""
         figures = self._figures()
         return choose(figures, machine, work, current=self.kind), figures
+
+    def too_early(self, verdict: Verdict, figures: Figures, now: float) -> bool:
+        """Whether nothing is lost by waiting: a first call that goes on holds the GIL anyway.
+
+        The longer it goes on, the more a process is worth.
+        """
+        if figures.calls or self.place is not None or verdict.kind == "processes":
+            return False
+        if figures.gil < WAITS * figures.cpu or figures.cpu < WAITS:
+            return False
+        self._patient_until = now + figures.wall / 4
+        return True
+
+    _patient_until = 0.0
 
     def _figures(self) -> Figures:
         probe = self.probe

@@ -501,6 +501,8 @@ class Router:
         if not work.calls:
             return  # for the last call there is nothing to decide
         verdict, figures = route.assess(machine, work)
+        if route.too_early(verdict, figures, now):
+            return
         if verdict.kind == "processes" and route.sample is not None:
             try:
                 seconds = self.places.pack_seconds(route, route.sample, chunks=work.chunks)

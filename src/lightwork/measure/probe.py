@@ -5,7 +5,8 @@ time it held the GIL cannot be read anywhere; a *heartbeat* measures it: a threa
 sleeps half a millisecond again and again, and when it wakes late it had to wait for the lock. A
 call that computes in Python is asked for the lock after ``sys.getswitchinterval()`` (5 ms), so that
 each beat is that late; one that waits, or computes in C code that lets go of the lock, delays no
-beat by more than the timer's slack. Beats are weighted by the time that they took.
+beat by more than the timer's slack. Beats are weighed by the time of a core that the call used
+meanwhile, so that the share is one of its computing.
 
 The figures can be asked for while the call still runs (`Probe.figures`), so that a call of a
 minute need not end before the others are sent somewhere.
@@ -118,10 +119,10 @@ class Probe:
         self._waited = 0.0  # what that clock said last
         self._lock = threading.Lock()
         self._turn = threading.Lock()  # held while a call is being measured
-        # Of beats: seconds of calls that they saw, and for how many of these they were late.
+        # Of beats: seconds on a core that they saw, and for how many of these they were late.
         self._clean = self._clean_late = 0.0
         self._all = self._all_late = 0.0
-        self._seen_wall = self._seen_cpu = 0.0
+        self._seen_cpu = 0.0
 
     def begin(self) -> bool:
         """A call begins, in this thread. False: another one is being measured, so it is not."""
@@ -180,25 +181,23 @@ class Probe:
 
     def mark(self) -> None:
         """By the heart: it goes to sleep now."""
-        self._seen_wall, self._seen_cpu = self.spent()
+        self._seen_cpu = self.spent()[1]
 
     def beat(self, slept: float, late: float, process_cpu: float) -> None:
         """By the heart: it has slept `slept` seconds, of which `late` too long.
 
         `process_cpu`: seconds of a core that the whole process used meanwhile.
         """
-        wall, cpu = self.spent()
-        busy = max(0.0, wall - self._seen_wall)
-        mine = max(0.0, cpu - self._seen_cpu)
-        if busy <= 0:
-            return
+        _, cpu = self.spent()
+        # Weighed by the time of a core: while it has none, for whatever reason, it holds nothing.
+        mine = max(0.0, min(cpu - self._seen_cpu, slept))
         # Calls shorter than the switch interval let go of the lock by ending, so that a beat is
         # less late than the lock was held: what counts is whether it was held when it woke.
-        held = busy if late > SLACK else 0.0
-        self._all += busy
+        held = mine if late > SLACK else 0.0
+        self._all += mine
         self._all_late += held
         if process_cpu - mine <= OTHERS * slept:
-            self._clean += busy
+            self._clean += mine
             self._clean_late += held
 
     def _share_held(self, cpu_share: float) -> tuple[float, bool]:
@@ -208,9 +207,9 @@ class Probe:
         if self._all >= enough:
             least = self._all_late / self._all
             if least < LITTLE + 0.15:
-                return min(least, cpu_share), True  # on time, whatever the others did
+                return least * cpu_share, True  # on time, whatever the others did
             if self._clean >= enough:
-                return min(self._clean_late / self._clean, cpu_share), True
+                return self._clean_late / self._clean * cpu_share, True
         return cpu_share, False
 
     def figures(self, **more: Any) -> Figures:
@@ -229,7 +228,13 @@ class Probe:
         share = min(1.0, cpu / wall) if wall > TOO_SHORT * max(calls, 1) else 1.0
         held, measured = self._share_held(share)
         return Figures(
-            calls, max(mean, 1e-9), share, min(held, share), spread, held=measured, **more
+            calls,
+            max(mean, 1e-9),
+            share,
+            min(held, share),
+            spread,
+            held=measured or share < LITTLE,  # who hardly computes hardly holds it
+            **more,
         )
 
     def clear(self) -> bool:
