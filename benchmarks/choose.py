@@ -28,7 +28,7 @@ from typing import Any
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from benchmarks.choices import WORKLOADS, Workload
-from lightwork import Pool
+from lightwork import CannotPickle, Pool
 
 KINDS = ("threads", "processes", "serial")
 GIVE_UP = 3.0
