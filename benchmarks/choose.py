@@ -9,8 +9,8 @@ kind that takes more than three times as long as the best is given up. What must
 
 * the kind that ``Pool()`` chose is the fastest one, or its time is within 15 % of the fastest, in
   95 % of all runs;
-* where a run lasts a second or more, the time with ``Pool()`` is at most 1.10 times that of the best
-  kind, what it takes to find out included.
+* where a run lasts a second or more, the time with ``Pool()`` is at most 1.10 times that of the
+  best kind, what it takes to find out included.
 
 The time of a kind is that of its fastest round: what others do on the machine only makes a round
 slower. The slowest round with ``Pool()`` is shown, too. Where the load told at the end is more than
