@@ -16,7 +16,7 @@ from .route import Held, Route
 if TYPE_CHECKING:
     from .engine import Engine
     from .router import Router
-    from .stream import Chunk
+    from .stream import Chunk, Stream
 
 __all__ = ["Lane"]
 
@@ -127,6 +127,10 @@ class Lane:
         if found is None:
             found = route.figures.wall
         return found * IN_PLACE_AHEAD if route.place == "serial" else found
+
+    def help(self, stream: Stream, timeout: float | None) -> None:
+        """See Engine. Nobody is helped: results may come from several engines, and who waits for
+        one of them would not hear of the others'."""
 
     def moments(self, timeout: float | None) -> Iterator[float | None]:
         """See Engine."""

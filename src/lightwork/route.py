@@ -281,8 +281,8 @@ class Route:
             stays = "it looks as if it changed what it closes over"
         rough = probe.figures()
         packed_in, packed_out = self._packed_in, self.packed_out
-        if not stays and packed_in is None and self.sample is not None and rough.cpu >= 0.05:
-            packed_in = self._packed_in = self._pack_in(rough)
+        if not stays and rough.cpu >= 0.05:
+            packed_in = self.pack_sample()
         for packed in (packed_in, packed_out):
             if packed is not None and packed.error:
                 stays = stays or packed.error
@@ -296,8 +296,13 @@ class Route:
             stays=stays,
         )
 
-    def _pack_in(self, rough: Figures) -> Packing:
-        """What it takes to send the function (once) and its arguments (each time)."""
+    def pack_sample(self) -> Packing | None:
+        """What it takes to send the function (once) and its arguments (each time), if known."""
+        if self._packed_in is None and self.sample is not None:
+            self._packed_in = self._pack_in(*self.sample)
+        return self._packed_in
+
+    def _pack_in(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Packing:
         from .errors import CannotPickle
         from .wire.pickling import dump_bytes
 
@@ -305,9 +310,7 @@ class Route:
             dump_bytes(self.fn, what=f"the function {self.name}")
         except CannotPickle as error:
             return Packing(0.0, 0.0, str(error))
-        assert self.sample is not None
-        args, kwargs = self.sample
-        return packing((args, kwargs), "the arguments", _budget(rough.wall))
+        return packing((args, kwargs), "the arguments", _budget(self.probe.figures().wall))
 
     def settle(self, verdict: Verdict, figures: Figures, machine: Machine, now: float) -> bool:
         """Go by this verdict from now on. Returns whether it is another than before."""

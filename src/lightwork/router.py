@@ -491,6 +491,9 @@ class Router:
             if calls:
                 self._send_probe(route, *calls)
                 route.releasing = False
+        if route.running is None and route.sample is not None and not route.held:
+            route.pack_sample()
+            route.sample = None  # nobody's arguments are to be held
         with self._lock:
             judged = route.place is None or not route.judging
             if judged and not route.held and probe not in self._heart.probes:

@@ -44,6 +44,9 @@ __all__ = ["Heart", "Packing", "Probe", "has_gil", "packing", "watch"]
 BEAT = 0.5e-3
 """Seconds that the heartbeat sleeps, on average."""
 
+REST = 5e-3
+"""The same while nothing is being measured, and something is only waited for."""
+
 SLACK = 0.2e-3
 """Lateness that is the timer's, not the GIL's; 0.07 ms where this was built."""
 
@@ -311,7 +314,7 @@ class Heart:
         chance = random.Random()  # our own: the user's sequence is not touched
         while True:
             # At random, so as not to fall in step with calls that are as long as a beat.
-            beat = BEAT * (0.5 + chance.random())
+            beat = BEAT * (0.5 + chance.random()) if self.probes else REST
             for probe in list(self.probes):
                 probe.mark()
             used, starved, begin = time.process_time(), own.waited(), clock()
