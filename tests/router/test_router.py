@@ -106,7 +106,8 @@ def test_what_changes_what_it_closes_over_stays() -> None:
         decided = last(pool)
     assert sorted(seen) == list(range(60))
     assert decided.kind != "processes"
-    assert "seen" in decided.why
+    # Whether a change was seen by then, or the code looks like it: a first call may be long.
+    assert "it cannot go to a process" in decided.why
 
 
 def test_an_argument_that_cannot_travel_runs_here() -> None:
