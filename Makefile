@@ -33,8 +33,8 @@ venv:
 	@.ci/venv .venv test,lint $(PYTHON)
 
 demo: venv
-	@$(PY) -m lightwork.demos.factorials
-	@$(PY) -m lightwork.demos.source_files
+	@$(PY) -m lightwork demo factorials
+	@$(PY) -m lightwork demo source-files
 
 test: test-main test-others
 
@@ -64,6 +64,7 @@ bench:
 	@.ci/venv .venv-bench bench $(PYTHON)
 	.venv-bench/bin/python benchmarks/compare.py
 	.venv-bench/bin/python benchmarks/share.py
+	.venv-bench/bin/python benchmarks/choose.py
 
 soak: venv
 	$(PY) benchmarks/soak.py --minutes $(MINUTES)

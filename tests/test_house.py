@@ -44,21 +44,33 @@ MAY_IMPORT: dict[str, set[str]] = {
     "exits": {"engine"},
     "stream": {*BASE, "engine", "future", "pump"},
     "journal": BASE,
-    "router": {*ENGINE, "engine", "measure.model"},
+    # kind="auto": one function's route, the places it can go to, and what joins them
+    "decision": {"measure.model"},
+    "hop": ENGINE,
+    "route": {*ENGINE, "backends.local", "measure", "measure.model", "wire"},
+    "lane": {*ENGINE, "engine", "hop", "pump", "route"},
+    "places": {*ENGINE, "engine", "measure", "measure.model", "route"},
+    "router": {
+        *{*ENGINE, "engine", "backends.local", "decision", "hop", "lane", "measure"},
+        *{"measure.model", "places", "pump", "route"},
+    },
     # The one place of assembly. Backends are loaded by name; what counts CPUs is no backend.
-    "pool": {*ENGINE, "engine", "exits", "journal", "router", "stream", "backends.processes"},
+    "pool": {
+        *{*ENGINE, "decision", "engine", "exits", "journal", "router", "stream"},
+        "backends.processes",
+    },
     "testing": {*BASE, "backends.base", "backends.local", "backends.serial", "core"},
     "measure.model": BASE,
-    "measure": {*BASE, "measure.model", *PUBLIC},
+    "measure": {*BASE, "measure.model", "wire", "backends.processes", *PUBLIC},
     "share": {*BASE, "current", "wire"},
     "compat": PUBLIC,
     "demos": PUBLIC,
-    "cli": PUBLIC,
+    "cli": {*PUBLIC, "demos", "measure"},
     "__main__": {"cli"},
     "": set(),  # loads its names lazily, by their homes' names
 }
 
-PUBLIC_MODULES = {"current", "errors", "future", "options", "pool", "testing", "share"}
+PUBLIC_MODULES = {"current", "decision", "errors", "future", "options", "pool", "testing", "share"}
 
 HEAVY = {
     "asyncio", "cloudpickle", "concurrent.futures.process", "dask", "joblib", "json", "logging",

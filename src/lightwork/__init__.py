@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .current import Task, current_task
+    from .decision import Decision
     from .errors import (
         CannotPickle,
         CannotUnpickle,
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
         WorkerCrashed,
     )
     from .future import Failure, Future, TaskInfo
+    from .measure.advise import Advice, advise
+    from .measure.sweep import Sweep, sweep
     from .options import Backoff, Retry, TaskOptions
     from .pool import Pool
 
@@ -65,7 +68,10 @@ _HOMES = {
         "TaskTimeout",
         "WorkerCrashed",
     ),
+    "lightwork.decision": ("Decision",),
     "lightwork.future": ("Failure", "Future", "TaskInfo"),
+    "lightwork.measure.advise": ("Advice", "advise"),
+    "lightwork.measure.sweep": ("Sweep", "sweep"),
     "lightwork.options": ("Backoff", "Retry", "TaskOptions"),
     "lightwork.pool": ("Pool",),
 }
@@ -75,10 +81,12 @@ __all__ = [
     "ALL_COMPLETED",
     "FIRST_COMPLETED",
     "FIRST_EXCEPTION",
+    "Advice",
     "Backoff",
     "CannotPickle",
     "CannotUnpickle",
     "DeadlockError",
+    "Decision",
     "Failure",
     "Future",
     "InternalError",
@@ -91,14 +99,17 @@ __all__ = [
     "PoolClosed",
     "RemoteError",
     "Retry",
+    "Sweep",
     "Task",
     "TaskInfo",
     "TaskKilled",
     "TaskOptions",
     "TaskTimeout",
     "WorkerCrashed",
+    "advise",
     "as_completed",
     "current_task",
+    "sweep",
     "wait",
 ]
 

@@ -34,6 +34,8 @@ def bunches(
         end = start + 1
         most = min(len(futures), start + MOST)
         while end < most and futures[end]._family == family:
+            if futures[end]._index != index + end - start:
+                break  # one between them went to another engine
             end += 1
         for call, count in combine([one._call for one in futures[start:end]]):
             if count == 1:

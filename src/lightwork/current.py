@@ -15,8 +15,8 @@ __all__ = ["Seeded", "Task", "current_task", "enter"]
 
 
 class _Local(threading.local):
-    where: tuple[int, int, int, int] | None = None
-    """index, attempt, worker, task: set by thread workers before each call."""
+    where: tuple[int, int, int, int] | Callable[[], tuple[int, int, int, int]] | None = None
+    """index, attempt, worker, task: set by thread workers before each call; or how to learn it."""
     lane: tuple[int, ...] | None = None
     """The seed of the call that runs, and the number of its map."""
     streams: dict[str, Any] | None = None
@@ -36,9 +36,9 @@ def enter(index: int, attempt: int, worker: int, task: int) -> None:
 
 def _where() -> tuple[int, int, int, int] | None:
     found = _local.where
-    if found is None and process_where is not None:
-        found = process_where()
-    return found
+    if found is None:
+        return process_where() if process_where is not None else None
+    return found if isinstance(found, tuple) else found()
 
 
 class Task:

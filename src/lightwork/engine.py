@@ -169,14 +169,17 @@ class Engine:
         """Seconds that a call of this family is expected to take; None while unknown."""
         return self._scheduler.expected(family)
 
-    def submit(self, call: Any, future: Future, family: int) -> None:
-        """Accept one call for its future. Raises PoolClosed and PoolBroken."""
+    def submit(self, call: Any, future: Future, family: int, index: int | None = None) -> None:
+        """Accept one call for its future. Raises PoolClosed and PoolBroken.
+
+        `index`: its number among the submissions of a pool that has more engines than this one.
+        """
         with self._lock:
             if self._closed is not None:
                 self._refuse()
             future._call = call
             future._family = family
-            future._index = self._submitted
+            future._index = self._submitted if index is None else index
             self._submitted += 1
             if self._combines and not self._scheduler.hungry:
                 # Nobody waits for it: it is told to the scheduler with what comes behind it,

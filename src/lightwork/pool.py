@@ -5,24 +5,27 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import importlib
+import operator
 import sys
 import time
 import weakref
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from . import exits
 from .backends.base import Backend, WorkerOptions
 from .current import Seeded
 from .engine import Engine
-from .errors import CannotPickle
+from .errors import CannotPickle, LightworkError
 from .future import Failure, Future
 from .options import TaskOptions, _number, _whole
 from .stream import END, Map, MapOptions, Stream
 
 if TYPE_CHECKING:
     from .core.scheduler import Statistics
+    from .decision import Decision
+    from .router import Router
 
 __all__ = ["Pool"]
 
@@ -38,8 +41,18 @@ ON_ERROR = ("raise", "return", "skip", "group")
 class _Shared:
     """What a pool and its views (``Pool.options``) have in common."""
 
-    def __init__(self, engine: Engine, kind: str, workers: int, seed: int | None) -> None:
-        self.engine = engine
+    def __init__(
+        self,
+        engine: Engine,
+        kind: str,
+        workers: int,
+        seed: int | None,
+        router: Router | None,
+        decisions: Sequence[Decision],
+    ) -> None:
+        self.engine = engine  # with kind="auto" the router, which looks like one
+        self.router = router
+        self.decisions = decisions
         self.kind = kind
         self.workers = workers
         self.seed = seed
@@ -58,10 +71,12 @@ class Pool(concurrent.futures.Executor):
 
     Args:
         kind: ``"processes"``, ``"threads"``, ``"serial"`` (in the caller's thread), or
-            ``"auto"``, which for now means processes.
+            ``"auto"``: measures the first calls of each function, and runs it where it runs best;
+            `decisions` tells where, and why.
         max_workers: how many workers at most; None: for processes the CPUs that this process
             may use (affinity and container quota counted), or its share of them inside a
-            worker; for threads four more than that, at most 32.
+            worker; for threads four more than that, at most 32; for ``"auto"`` what pays. With
+            ``"auto"`` it is the bound of each kind.
         initializer: called with `initargs` in each worker before its first task. If it fails,
             the pool is broken, with its error as the cause.
         max_tasks_per_child: calls after which a worker process is replaced by a fresh one.
@@ -113,28 +128,39 @@ class Pool(concurrent.futures.Executor):
         if seed is not None:
             _whole("seed", seed, least=0)
         self._grace = _number("grace", grace, least=0)
-        if kind == "auto":
+        decisions: Sequence[Decision] = ()
+        if kind == "auto" and (only := _for_processes_only(locals())):
+            # What was asked for decides.
+            from .decision import for_all
+
             kind = "processes"
+            decisions = [for_all(f"the pool has {only}=, which is for worker processes")]
         workers = _default_workers(kind) if max_workers is None else max_workers
         if kind == "serial":
             workers = 2**31  # one for each task that a task waits for; they cost nothing
-        engine = Engine(
+        options = WorkerOptions(
+            initializer=initializer,
+            initargs=tuple(initargs),
+            start_method=start_method,
+            native_threads=native_threads,
+            memory_limit=memory_limit,
+            max_workers=workers,
+            name=name or f"lightwork-{kind}",
+            seed=seed,
+        )
+        router: Router | None = None
+        if kind == "auto":
+            router = _router(options, max_workers, idle_timeout)
+            decisions = router.decisions
+        engine = router or Engine(
             _load(kind, start_method),
-            WorkerOptions(
-                initializer=initializer,
-                initargs=tuple(initargs),
-                start_method=start_method,
-                native_threads=native_threads,
-                memory_limit=memory_limit,
-                max_workers=workers,
-                name=name or f"lightwork-{kind}",
-                seed=seed,
-            ),
+            options,
             workers=workers,
             max_tasks_per_child=max_tasks_per_child if kind == "processes" else None,
             idle_timeout=idle_timeout,
         )
-        self._shared = _Shared(engine, kind, 1 if kind == "serial" else workers, seed)
+        shown = 1 if kind == "serial" else workers
+        self._shared = _Shared(cast(Engine, engine), kind, shown, seed, router, decisions)
         self._use(TaskOptions())
 
     def _use(self, options: TaskOptions) -> None:
@@ -265,15 +291,21 @@ class Pool(concurrent.futures.Executor):
         elif shared.seed is not None:
             run = Seeded(fn, (shared.seed, shared.maps))
         star = len(iterables) > 1
+        items = zip(*iterables) if star else iterables[0]
+        family = self._family(fn)
+        engine, workers = self._engine, lambda: shared.workers
+        if shared.router is not None:
+            lane = shared.router.lane(family, _lengths(iterables))
+            engine, workers = cast(Engine, lane), lane.workers
         stream = Stream(
-            self._engine,
+            engine,
             fn,
             run,
-            zip(*iterables) if star else iterables[0],
+            items,
             star,
-            self._family(fn),
+            family,
             MapOptions(ordered, on_error, chunksize, buffersize, timeout),
-            lambda: shared.workers,
+            workers,
         )
         bar = None
         if progress is not False and progress is not None:
@@ -355,6 +387,14 @@ class Pool(concurrent.futures.Executor):
         if self._shared.kind != "serial":
             self._shared.workers = max_workers
             self._engine.resize(max_workers)
+
+    @property
+    def decisions(self) -> list[Decision]:
+        """What ``kind="auto"`` chose so far, for which function, and why; the last one last.
+
+        Empty for a pool whose kind was given.
+        """
+        return list(self._shared.decisions)
 
     def statistics(self) -> Statistics:
         """Counts of tasks and workers, as they are now."""
@@ -444,6 +484,36 @@ class Pool(concurrent.futures.Executor):
     def __repr__(self) -> str:
         state = "closed" if self._engine.closed else "open"
         return f"<Pool {self.kind}, {self.max_workers} workers, {state}>"
+
+
+def _for_processes_only(given: dict[str, Any]) -> str | None:
+    """The name of an option that only worker processes have, if one was given."""
+    names = ("initializer", "max_tasks_per_child", "memory_limit", "native_threads", "start_method")
+    return next((name for name in names if given[name] is not None), None)
+
+
+def _lengths(iterables: tuple[Iterable[Any], ...]) -> int | None:
+    """How many items there will be, where that is known."""
+    hints = [operator.length_hint(one, -1) for one in iterables]
+    known = [hint for hint in hints if hint >= 0]
+    return min(known, default=None)  # map ends with the shortest
+
+
+def _router(options: WorkerOptions, bound: int | None, idle_timeout: float | None) -> Router:
+    """For ``kind="auto"``: makes engines of the kinds that turn out to be needed."""
+    from .router import Router
+
+    def make(kind: str, workers: int, place: str) -> Engine:
+        own = options._replace(max_workers=workers, name=f"{options.name}-{place}")
+        return Engine(_load(kind, None), own, workers=workers, idle_timeout=idle_timeout)
+
+    processes = True
+    try:
+        # Now: once a function of the user's computes, every import would wait for its GIL.
+        _load("processes", None)
+    except LightworkError:
+        processes = False  # not on this system
+    return Router(make, max_workers=bound, cpus=_default_workers("processes"), processes=processes)
 
 
 def _default_workers(kind: str) -> int:

@@ -215,6 +215,12 @@ class Stream:
         if self._notify is not None:
             self._notify()
 
+    def look_again(self) -> None:
+        """The engine expects other things of the calls than before: the window may be wider."""
+        with self._arrived:
+            if not self._closed:
+                self._tell()
+
     # -- without a consumer ------------------------------------------------------------------------
 
     def go_on_alone(self) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from lightwork import Pool
 
 START_METHODS = ("forkserver", "spawn", "fork")
-KINDS = ("threads", "serial", "forkserver")
+KINDS = ("threads", "serial", "forkserver", "auto")
 EVERY_KIND = ("threads", "serial", *START_METHODS)
 
 

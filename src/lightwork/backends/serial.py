@@ -63,7 +63,7 @@ class SerialBackend:
         self._options = options
         self._initialized = False
         self._todo: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
-        self._running: dict[int, Running] = {}
+        self._running: dict[int, _Place] = {}
         self._doomed: dict[int, str] = {}
         self._parcels: dict[int, deque[Parcel]] = {}
         self._inside = _Inside()
@@ -109,7 +109,8 @@ class SerialBackend:
 
     def inspect(self, worker: int) -> Running | None:
         """See Backend."""
-        return self._running.get(worker)
+        place = self._running.get(worker)
+        return place.running() if place is not None else None
 
     def retire(self, worker: int) -> None:
         """See Backend."""
@@ -171,24 +172,41 @@ class SerialBackend:
 
     def _parcel(self, worker: int, parcel: Parcel) -> Result:
         task, attempt, lo, hi, base, index, call, _, _, _ = parcel
-        values: list[Any] = []
-        errors: dict[int, BaseException] = {}
+        place = _Place(task, attempt, lo, index + base, worker)
         outside = current._local.where
         depth = self._inside.depth
         self._inside.depth = depth + 1
-        started = time.monotonic()
+        self._running[worker] = place
+        current._local.where = place
         try:
-            for offset in range(lo, hi):
-                self._running[worker] = Running(task, attempt, offset, time.monotonic())
-                current.enter(index + base + offset, attempt, worker, task)
-                try:
-                    values.append(call.run(base + offset))
-                except BaseException as error:
-                    values.append(None)
-                    errors[offset] = trimmed(error)
+            call.run_all(base + lo, base + hi, place.values, place.errors, trimmed)
         finally:
             self._running.pop(worker, None)
             current._local.where = outside
             self._inside.depth = depth
-        seconds = time.monotonic() - started
-        return Result(task, attempt, lo, hi, values, errors or None, started, seconds)
+        errors = {offset + lo: error for offset, error in place.errors.items()}
+        seconds = time.monotonic() - place.started
+        return Result(task, attempt, lo, hi, place.values, errors or None, place.started, seconds)
+
+
+class _Place:
+    """Where a parcel is: asked, not told, so that it costs calls nothing that do not ask."""
+
+    def __init__(self, task: int, attempt: int, lo: int, index: int, worker: int) -> None:
+        self.values: list[Any] = []
+        self.errors: dict[int, BaseException] = {}
+        self.started = time.monotonic()
+        self._task = task
+        self._attempt = attempt
+        self._lo = lo
+        self._index = index
+        self._worker = worker
+
+    def __call__(self) -> tuple[int, int, int, int]:
+        """Index, attempt, worker and task of the call that runs."""
+        at = self._lo + len(self.values)
+        return self._index + at, self._attempt, self._worker, self._task
+
+    def running(self) -> Running:
+        """For the engine."""
+        return Running(self._task, self._attempt, self._lo + len(self.values), 0.0)

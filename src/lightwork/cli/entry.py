@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -10,6 +11,7 @@ from contextlib import ExitStack
 from typing import Any, NoReturn
 
 from .problem import WrongUse
+from .words import Parser, add_items, seconds, the_items, whole
 
 __all__ = ["run"]
 
@@ -41,11 +43,6 @@ examples:
 """
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise WrongUse(f"{message}\n(try `{self.prog} --help`)")
-
-
 class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
         from lightwork import __version__
@@ -75,10 +72,10 @@ def _run(argv: Sequence[str] | None) -> int:
     try:
         if words and words[0] in _COMMANDS:
             return _COMMANDS[words[0]](words[1:])
-        parser = _Parser(
+        parser = Parser(
             prog="lightwork",
             description="Do many things at once.",
-            epilog="`lightwork map --help` tells more.",
+            epilog="`lightwork COMMAND --help` tells more.",
             allow_abbrev=False,
         )
         parser.add_argument("--version", action=_Version, nargs=0, help="show the version")
@@ -91,8 +88,8 @@ def _run(argv: Sequence[str] | None) -> int:
         return int(done.code or 0)
 
 
-def _map_parser() -> _Parser:
-    parser = _Parser(
+def _map_parser() -> Parser:
+    parser = Parser(
         prog="lightwork map",
         description=_MAP,
         epilog=_MAP_MORE,
@@ -100,17 +97,12 @@ def _map_parser() -> _Parser:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("target", metavar="TARGET", help="the function")
-    add("items", metavar="ITEM", nargs="*", help="an item")
-    add("--range", metavar="A:B[:STEP]", help="the whole numbers from A up to, not including, B")
-    add("--lines", metavar="FILE", help="each line of FILE is an item, as text (-: stdin)")
-    add("--jsonl", metavar="FILE", help="each line of FILE is an item, as JSON (-: stdin)")
-    add("--star", action="store_true", help="a list is the arguments, an object named ones")
+    add_items(parser)
     add("-o", "--output", metavar="OUT.jsonl", help="write the results there, not to stdout")
     add("--kind", default="auto", help="auto (default), threads, processes or serial")
-    add("--workers", metavar="N", type=_whole(1), help="how many at once at most")
-    add("--timeout", metavar="S", type=_seconds, help="end a call that takes longer (seconds)")
-    add("--retries", metavar="N", type=_whole(0), default=0, help="try a failed item again")
+    add("--workers", metavar="N", type=whole(1), help="how many at once at most")
+    add("--timeout", metavar="S", type=seconds, help="end a call that takes longer (seconds)")
+    add("--retries", metavar="N", type=whole(0), default=0, help="try a failed item again")
     add("--unordered", action="store_true", help="write results as they finish")
     add(
         "--on-error",
@@ -123,33 +115,6 @@ def _map_parser() -> _Parser:
     return parser
 
 
-def _whole(least: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        try:
-            number = int(text)
-        except ValueError:
-            number = least - 1
-        if number < least:
-            raise argparse.ArgumentTypeError(
-                f"expected a whole number of at least {least}, not {text!r}"
-            )
-        return number
-
-    return parse
-
-
-def _seconds(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = 0.0
-    if not 0 < number < float("inf"):
-        raise argparse.ArgumentTypeError(
-            f"expected a number of seconds greater than 0, not {text!r}"
-        )
-    return number
-
-
 def _map(words: Sequence[str]) -> int:
     # Options may stand between TARGET and the items.
     wanted = _map_parser().parse_intermixed_args(words)
@@ -157,7 +122,7 @@ def _map(words: Sequence[str]) -> int:
         sys.set_int_max_str_digits(0)  # results of one run are the items of the next, of any size
     with ExitStack() as stack:
         started = False
-        source = _source(wanted)
+        source = the_items(wanted)
         stack.callback(source.close)
         if wanted.output is None or wanted.output == "-":
             from .output import standard_output
@@ -181,36 +146,6 @@ def _map(words: Sequence[str]) -> int:
         return task.run()
 
 
-def _source(wanted: argparse.Namespace) -> Any:
-    from .items import from_file, from_range, from_words
-
-    given = [
-        name
-        for name, value in (
-            ("items on the command line", wanted.items or None),
-            ("--range", wanted.range),
-            ("--lines", wanted.lines),
-            ("--jsonl", wanted.jsonl),
-        )
-        if value is not None
-    ]
-    if len(given) != 1:
-        what = f"not {' and '.join(given)}" if given else "and there are none"
-        raise WrongUse(
-            "the items come from exactly one of the command line, --range, --lines and --jsonl, "
-            + what
-        )
-    if wanted.star and (wanted.range is not None or wanted.lines is not None):
-        raise WrongUse(f"--star needs lists or objects as items: {given[0]} has none; use --jsonl")
-    if wanted.items:
-        return from_words(wanted.items, star=wanted.star)
-    if wanted.range is not None:
-        return from_range(wanted.range)
-    if wanted.lines is not None:
-        return from_file(wanted.lines, jsonl=False, star=False)
-    return from_file(wanted.jsonl, jsonl=True, star=wanted.star)
-
-
 def _pool(wanted: argparse.Namespace) -> Any:
     from lightwork import Backoff, LightworkError, Pool, Retry
 
@@ -222,4 +157,17 @@ def _pool(wanted: argparse.Namespace) -> Any:
     return pool.options(timeout=wanted.timeout, retry=retry)
 
 
-_COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {"map": _map}
+def _other(name: str) -> Callable[[Sequence[str]], int]:
+    """A command that is in a file of its own, which is loaded when it is asked for."""
+
+    def run(words: Sequence[str]) -> int:
+        found: int = importlib.import_module(f"lightwork.cli.{name}").run(words)
+        return found
+
+    return run
+
+
+_COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
+    "map": _map,
+    **{name: _other(name) for name in ("advise", "bench", "demo", "doctor")},
+}

@@ -279,10 +279,15 @@ def _leave_within(seconds: float, status: int) -> None:
 
 
 def _workers(pool: Pool) -> str:
-    count = pool.max_workers
-    if pool.kind == "serial":
+    kind, count = pool.kind, pool.max_workers
+    if kind == "auto":
+        # So few calls that nothing had to be decided: one thread ran them all.
+        kind, count = "threads", 1
+        if decisions := pool.decisions:
+            kind, count = decisions[-1].kind, decisions[-1].workers
+    if kind == "serial":
         return "in place"
-    name = pool.kind if count != 1 else {"processes": "process"}.get(pool.kind, pool.kind[:-1])
+    name = kind if count != 1 else {"processes": "process"}.get(kind, kind[:-1])
     return f"{count:,} {name}"
 
 

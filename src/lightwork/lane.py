@@ -1,0 +1,143 @@
+"""What a map has in the place of an engine, under ``kind="auto"``.
+
+A stream asks its engine how much to read ahead, how many calls to put into a chunk, and hands it
+the chunks. A lane answers for wherever the function runs now, which may change on the way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from .errors import CannotPickle
+from .pump import slices
+from .route import Held, Route
+
+if TYPE_CHECKING:
+    from .engine import Engine
+    from .router import Router
+    from .stream import Chunk, Stream
+
+__all__ = ["Lane"]
+
+PROBE_CHUNK = 6e-3
+"""Seconds that a chunk of short calls is expected to take that is a probe: longer than Python's
+switch interval, so that a beat is certain to ask for the GIL meanwhile."""
+
+PROBE_MOST = 4096
+
+IN_PLACE_AHEAD = 50.0
+"""In place, the window of a map need not be ahead: it is as if calls took so many times as long."""
+
+
+class _Packet:
+    """Calls of a map that are on their way; packed already where their place is known."""
+
+    __slots__ = ("call", "fn", "items", "place", "star")
+
+    def __init__(self, fn: Callable[..., Any], items: list[Any], star: bool) -> None:
+        self.fn = fn
+        self.items = items
+        self.star = star
+        self.place: str | None = None
+        self.call: Any = None
+
+    @property
+    def calls(self) -> int:
+        """How many."""
+        return len(self.items)
+
+    @property
+    def size(self) -> int:
+        """Bytes of packed arguments."""
+        return getattr(self.call, "size", 0)
+
+
+class Lane:
+    """What a stream has in the place of an engine: the calls of one map."""
+
+    def __init__(self, router: Router, route: Route, total: int | None) -> None:
+        self.backend = self
+        self.streams = router.streams
+        self.check_open = router.check_open
+        self.cancel = router.cancel
+        self._router = router
+        self._route = route
+        self._total = total
+        self._sent = 0
+
+    def left(self) -> int | None:
+        """How many calls are still to come, where it is known."""
+        return None if self._total is None else max(0, self._total - self._sent)
+
+    def workers(self) -> int:
+        """How many work on it, as far as is known."""
+        route = self._route
+        return self._router.max_workers if route.place is None else max(1, route.level)
+
+    def _engine(self) -> Engine | None:
+        return self._router.places.get(self._route.place)
+
+    def prepare_chunk(self, fn: Callable[..., Any], items: list[Any], star: bool) -> _Packet:
+        """See Backend; never raises CannotPickle, for what cannot travel can run here."""
+        packet = _Packet(fn, items, star)
+        route, router = self._route, self._router
+        self._sent += len(items)
+        router.glance(route)
+        place = route.place
+        if place in ("processes", "serial") and router.is_direct(route) and not route.wanted:
+            engine = router.places.engine(place)
+            try:
+                packet.call = engine.backend.prepare_chunk(fn, items, star)
+                packet.place = place
+            except CannotPickle:
+                packet.place = "cores"
+        return packet
+
+    def submit_chunk(self, packet: _Packet, chunk: Chunk, family: int, index: int) -> None:
+        """See Engine."""
+        route, router = self._route, self._router
+        held = Held(chunk, packet.fn, packet.items, packet.star, None, index, None)
+        if router.accept(route, held):
+            place = packet.place
+            if packet.call is not None and place is not None and place == route.place:
+                router.deliver(route, held, place, packet.call, None)
+            else:
+                router.send(route, held, place if packet.call is None else None)
+
+    def chunk_calls(self, family: int) -> int:
+        """See Engine."""
+        route, engine = self._route, self._engine()
+        if engine is not None and route.place in route.families:
+            return engine.chunk_calls(route.families[route.place])
+        probe = route.probe
+        if not probe.calls or route.place is not None:
+            return 1
+        wall = probe.figures().wall
+        return max(1, min(int(PROBE_CHUNK / wall), 8 * probe.calls, PROBE_MOST))
+
+    def expected(self, family: int) -> float | None:
+        """See Engine."""
+        route, engine = self._route, self._engine()
+        if route.place is None or route.figures is None:
+            return None
+        found = None
+        if engine is not None and route.place in route.families:
+            found = engine.expected(route.families[route.place])
+        if found is None:
+            found = route.figures.wall
+        return found * IN_PLACE_AHEAD if route.place == "serial" else found
+
+    def help(self, stream: Stream, timeout: float | None) -> None:
+        """See Engine. Nobody is helped: results may come from several engines, and who waits for
+        one of them would not hear of the others'."""
+
+    def moments(self, timeout: float | None) -> Iterator[float | None]:
+        """See Engine."""
+        engine = self._engine()
+        return slices(timeout) if engine is None else engine.moments(timeout)
+
+    def drive(self, seconds: float | None) -> bool:
+        """See Engine."""
+        engine = self._engine()
+        return engine is not None and engine.drive(seconds)

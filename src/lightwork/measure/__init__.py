@@ -1,0 +1,1 @@
+"""Measuring: one function (probe, advise), pool sizes (sweep), and what the figures mean."""

@@ -1,0 +1,128 @@
+"""Every example that ``lightwork demo`` lists runs, and prints what it is to show."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+
+import pytest
+
+from lightwork.demos import DEMOS
+from tests.scripts import ROOT, run_command
+
+FOLDER = ROOT / "src" / "lightwork" / "demos"
+
+SHOWS: dict[str, str] = {
+    "list-with-lock": r"""added   50,005,000
+removed [\d,]+
+left    [\d,]+ in \[9996, 9997, 9998, 9999, 10000\]
+nothing was lost
+""",
+    "factorials": r"Factorial of 1 is 1\n(.*\n){8}Factorial of 10 is 3628800\n",
+    "squares": r"""squares: 1 4 9 16 25 36 49 64 81 100
+
+square: 10 calls, 3 rounds, \d+ cores
+
+kind .*
+in place .*
+processes.* 2 .*
+processes.* 4 .*
+processes.* 8 .*
+
+processes: .*
+
+Use .*
+
+slow_square: 10 calls(.*\n)+Use [248] processes.*
+""",
+    "primes": r"148,933 primes below 2,000,000\nin place .* s, \d+ processes .* s\n",
+    "monte-carlo": r"pi is about 3\.14\d\d, from 2,000,000 darts\nin place the same\n",
+    "scrape": r"""page 13: HTTP Error 500.*
+59 pages, from 'Page 0' to 'Page 59'
+\d+\.\d\d s, where one by one would take 3.0 s
+run on threads
+""",
+    "split-apply-combine": r"(\w{4}: [\d ,]+ measurements, mean 5\d\.\d F\n){4}"
+    r"198,\d{3} of 200,000 rows were fit for use\n",
+    "errors-in-thread": r"""handled inside: \[1, None, 3\]
+left alone: invalid literal .* 'two'
+""",
+    "errors-to-caller": r"""caught: 120 degrees - 20 too many
+note: boil\(120\), index 0, attempt 1
+raised in boil: True
+fine: 90
+item 1 \(110\): 110 degrees
+fine: 95
+item 3 \(130\): 130 degrees
+""",
+    "errors-event": r"""searcher 0 was told to stop
+searcher 1 was told to stop
+the index is corrupt
+searcher 3 was told to stop
+""",
+    "errors-queue": r"""divide 100: -5 -4 -2 -1 1 2 4 5
+reported: 0: .* by zero
+""",
+    "errors-callback": r"""callback: .*by zero
+item 1: .*by zero
+\[1.0, inf, 0.25\]
+""",
+    "errors-list": r"""roots: \[2.0, None, 3.0, None\]
+by hand: \['no root of -1', 'no root of -16'\]
+by the pool: \['no root of -1', 'no root of -16'\]
+""",
+    "errors-logging": r"""INFO thumbnails: a.png: done
+WARNING thumbnails: notes.txt: not a picture
+INFO thumbnails: b.png: done
+made: a.small.png b.small.png
+""",
+    "errors-orderly-stop": r"""stopping: the disk is full
+kept: 0 1 2 3 4
+all accounted for: True
+threads left: 0
+""",
+    "errors-timeouts": r"""done: 0.01
+ended after 0.5 s
+done: 0.02
+server answered at attempt 3
+""",
+}
+
+SLOW = {"source-files"}  # `make demo` runs it
+
+
+def test_each_is_listed_and_described() -> None:
+    files = {path.stem.replace("_", "-") for path in FOLDER.glob("*.py")} - {"--init--"}
+    assert files == set(DEMOS)
+    assert set(SHOWS) == set(DEMOS) - SLOW
+    ran = run_command([sys.executable, "-m", "lightwork", "demo"])
+    assert [line.split()[0] for line in ran.out.splitlines()] == list(DEMOS)
+
+
+@pytest.mark.parametrize("name", sorted(SHOWS))
+def test_it_shows_what_it_is_for(name: str) -> None:
+    ran = run_command([sys.executable, "-m", "lightwork", "demo", name], timeout=100)
+    assert ran.status == 0, ran.err
+    assert re.fullmatch(SHOWS[name], ran.out), ran.out
+    assert "Traceback" not in ran.err
+
+
+@pytest.mark.parametrize("name", sorted(DEMOS))
+def test_it_is_an_example_worth_copying(name: str) -> None:
+    """It says what to look at, uses public names only, and is short."""
+    path = FOLDER / f"{name.replace('-', '_')}.py"
+    source = path.read_text(encoding="utf-8")
+    tree = ast.parse(source)
+    if name not in ("factorials", "source-files"):
+        assert "Look at:" in (ast.get_docstring(tree) or "")
+        assert len(source.splitlines()) <= 100
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            assert node.module is not None
+            assert not node.level
+            assert not node.module.startswith("lightwork.")
+        elif isinstance(node, ast.Import):
+            assert not any(one.name.startswith("lightwork.") for one in node.names)
+    ran = run_command([sys.executable, "-m", "lightwork", "demo", name, "--source"])
+    assert ran.out == source
