@@ -42,7 +42,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "engine": {*ENGINE, "ledger", "pump"},
     "exits": {"engine"},
     "stream": {*BASE, "engine", "future", "pump"},
-    "journal": BASE,
+    "journal": {*BASE, "stream", "wire"},
     "router": {*ENGINE, "engine", "measure.model"},
     # The one place of assembly. Backends are loaded by name; what counts CPUs is no backend.
     "pool": {*ENGINE, "engine", "exits", "journal", "router", "stream", "backends.processes"},

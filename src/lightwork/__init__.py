@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from .errors import (
         CannotPickle,
         CannotUnpickle,
+        CheckpointChanged,
+        CheckpointError,
         DeadlockError,
         InternalError,
         LightworkError,
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
         WorkerCrashed,
     )
     from .future import Failure, Future, TaskInfo
+    from .journal import Checkpoint
     from .options import Backoff, Retry, TaskOptions
     from .pool import Pool
 
@@ -52,6 +55,8 @@ _HOMES = {
     "lightwork.errors": (
         "CannotPickle",
         "CannotUnpickle",
+        "CheckpointChanged",
+        "CheckpointError",
         "DeadlockError",
         "InternalError",
         "LightworkError",
@@ -66,6 +71,7 @@ _HOMES = {
         "WorkerCrashed",
     ),
     "lightwork.future": ("Failure", "Future", "TaskInfo"),
+    "lightwork.journal": ("Checkpoint",),
     "lightwork.options": ("Backoff", "Retry", "TaskOptions"),
     "lightwork.pool": ("Pool",),
 }
@@ -78,6 +84,9 @@ __all__ = [
     "Backoff",
     "CannotPickle",
     "CannotUnpickle",
+    "Checkpoint",
+    "CheckpointChanged",
+    "CheckpointError",
     "DeadlockError",
     "Failure",
     "Future",

@@ -22,7 +22,10 @@ from .options import TaskOptions, _number, _whole
 from .stream import END, Map, MapOptions, Stream
 
 if TYPE_CHECKING:
+    import os
+
     from .core.scheduler import Statistics
+    from .journal import Checkpoint
 
 __all__ = ["Pool"]
 
@@ -32,7 +35,6 @@ _BACKENDS = {
     "threads": "threads:ThreadBackend",
 }
 KINDS = ("auto", *_BACKENDS)
-ON_ERROR = ("raise", "return", "skip", "group")
 
 
 class _Shared:
@@ -46,6 +48,7 @@ class _Shared:
         self.maps = 0
         self.families: dict[TaskOptions, dict[object, int]] = {}
         self.caught = 0  # how often `with` caught SIGTERM
+        self.checkpoints: weakref.WeakSet[Checkpoint] = weakref.WeakSet()
         weakref.finalize(self, engine.drop).atexit = False
 
 
@@ -205,6 +208,8 @@ class Pool(concurrent.futures.Executor):
         on_error: str | Callable[[Failure], object] = "raise",
         progress: object = False,
         seed: int | None = None,
+        checkpoint: str | os.PathLike[str] | Checkpoint | None = None,
+        restart: bool = False,
     ) -> Map:
         """Call `fn` on each item; return an iterator over the results.
 
@@ -222,57 +227,56 @@ class Pool(concurrent.futures.Executor):
             progress: True or a label: a progress bar (tqdm); or an object with ``update(n)``
                 and ``close()``.
             seed: for ``current_task().rng``; the same items give the same streams.
+            checkpoint: a file in which each result is kept before it is handed out. The same call
+                with the same file goes on where the last one stopped, however that ended: what is
+                finished comes from the file, what has failed is tried again. See `Checkpoint`.
+            restart: forget what the checkpoint has.
 
         Raises:
             TimeoutError: from the iterator, when `timeout` has passed.
             PoolClosed, PoolBroken: as `submit`.
+            CheckpointError: the checkpoint cannot be opened (at once) or written (from the
+                iterator).
+            CheckpointChanged: it is of another function or Python (at once), or of other items
+                (from the iterator, behind the results before it).
         """
-        stream, bar = self._stream(
-            fn, iterables, timeout, chunksize, buffersize, ordered, on_error, progress, seed
-        )
+        options = MapOptions(ordered, on_error, chunksize, buffersize, timeout)
+        stream, bar = self._stream(fn, iterables, options, progress, seed, checkpoint, restart)
         return Map(stream, bar)
 
     def _stream(
         self,
         fn: Callable[..., Any],
         iterables: tuple[Iterable[Any], ...],
-        timeout: float | None,
-        chunksize: int | None,
-        buffersize: int | None,
-        ordered: bool,
-        on_error: str | Callable[[Failure], object],
+        options: MapOptions,
         progress: object,
         seed: int | None,
+        checkpoint: str | os.PathLike[str] | Checkpoint | None,
+        restart: bool,
     ) -> tuple[Stream, Any]:
         self._engine.check_open()
         if not iterables:
             raise TypeError("map() needs at least one iterable")
-        if timeout is not None:
-            _number("timeout", timeout, least=-float(2**62))
-        if chunksize is not None:
-            _whole("chunksize", chunksize, least=1)
-        if buffersize is not None:
-            _whole("buffersize", buffersize, least=1)
-        if not callable(on_error) and on_error not in ON_ERROR:
-            raise ValueError(
-                f"on_error must be one of {', '.join(ON_ERROR)} or a callable, not {on_error!r}"
-            )
+        options.check()
         shared = self._shared
         shared.maps += 1
         run = fn
+        lane: tuple[int, ...] | None = None
         if seed is not None:
-            run = Seeded(fn, (_whole("seed", seed, least=0),))
+            lane = (_whole("seed", seed, least=0),)
         elif shared.seed is not None:
-            run = Seeded(fn, (shared.seed, shared.maps))
+            lane = (shared.seed, shared.maps)
+        if lane is not None:
+            run = Seeded(fn, lane)
         star = len(iterables) > 1
-        stream = Stream(
+        parts = (
             self._engine,
             fn,
             run,
             zip(*iterables) if star else iterables[0],
             star,
             self._family(fn),
-            MapOptions(ordered, on_error, chunksize, buffersize, timeout),
+            options,
             lambda: shared.workers,
         )
         bar = None
@@ -280,8 +284,33 @@ class Pool(concurrent.futures.Executor):
             from .observe.progress import make_bar
 
             bar = make_bar(progress, iterables)
+        if checkpoint is None:
+            stream = Stream(*parts)
+        else:
+            stream = self._resumed(checkpoint, restart, lane, parts)
+        if bar is not None:
             stream.on_progress = bar.update
         return stream, bar
+
+    def _resumed(
+        self,
+        checkpoint: str | os.PathLike[str] | Checkpoint,
+        restart: bool,
+        lane: tuple[int, ...] | None,
+        parts: tuple[Any, ...],
+    ) -> Stream:
+        """A stream that carries on from a checkpoint."""
+        from .journal import Checkpoint
+        from .journal.resume import Resumed
+
+        if not isinstance(checkpoint, Checkpoint):
+            checkpoint = Checkpoint(checkpoint, restart=restart)
+        elif restart:
+            raise TypeError("give restart= to the Checkpoint itself")
+        checkpoint.open(parts[1], lane)
+        if checkpoint not in self._shared.checkpoints:
+            self._shared.checkpoints.add(checkpoint)
+        return Resumed(checkpoint, checkpoint.start, *parts)
 
     async def amap(
         self,
@@ -294,15 +323,16 @@ class Pool(concurrent.futures.Executor):
         on_error: str | Callable[[Failure], object] = "raise",
         progress: object = False,
         seed: int | None = None,
+        checkpoint: str | os.PathLike[str] | Checkpoint | None = None,
+        restart: bool = False,
     ) -> AsyncIterator[Any]:
         """As `map`, for ``async for``: waits without blocking the event loop."""
         import asyncio
 
         loop = asyncio.get_running_loop()
         arrived = asyncio.Event()
-        stream, bar = self._stream(
-            fn, iterables, None, chunksize, buffersize, ordered, on_error, progress, seed
-        )
+        options = MapOptions(ordered, on_error, chunksize, buffersize)
+        stream, bar = self._stream(fn, iterables, options, progress, seed, checkpoint, restart)
 
         def tell() -> None:
             if not loop.is_closed():
@@ -377,6 +407,7 @@ class Pool(concurrent.futures.Executor):
             except KeyboardInterrupt:
                 self.kill_workers()
                 raise
+            self._keep_results()
 
     def terminate_workers(self) -> None:
         """End the pool at once, whatever its workers do: as `kill_workers`.
@@ -392,6 +423,12 @@ class Pool(concurrent.futures.Executor):
         """
         self._engine.abort("the pool's workers were killed")
         self._engine.wait_finished(5.0)
+        self._keep_results()
+
+    def _keep_results(self) -> None:
+        """All that will ever arrive has: let the checkpoints have it."""
+        for checkpoint in list(self._shared.checkpoints):
+            checkpoint.flush()
 
     def __enter__(self) -> Self:
         if exits.catch_sigterm():

@@ -21,8 +21,8 @@ Call a function on every item, on all CPUs, and write one JSON object a line for
 _MAP_MORE = """\
 TARGET is module:function or path/file.py:function; module:Class.method works too.
 
-The items come from exactly one of: the command line, --range, --lines, --jsonl. On the command
-line, a word that is written just as Python writes an int or a float is that number, and all
+The items come from exactly one of: the command line, --range, --lines, --jsonl, --again. On the
+command line, a word that is written just as Python writes an int or a float is that number, and all
 else is text (007, 1.10 and 1e3 are text, too); with --star, each word is JSON.
 
 Results are put into JSON where they are computed. Sets become lists, bytes base64, arrays
@@ -105,6 +105,7 @@ def _map_parser() -> _Parser:
     add("--range", metavar="A:B[:STEP]", help="the whole numbers from A up to, not including, B")
     add("--lines", metavar="FILE", help="each line of FILE is an item, as text (-: stdin)")
     add("--jsonl", metavar="FILE", help="each line of FILE is an item, as JSON (-: stdin)")
+    add("--again", metavar="FILE", help="the items that failed in FILE, a file of results")
     add("--star", action="store_true", help="a list is the arguments, an object named ones")
     add("-o", "--output", metavar="OUT.jsonl", help="write the results there, not to stdout")
     add("--kind", default="auto", help="auto (default), threads, processes or serial")
@@ -119,6 +120,11 @@ def _map_parser() -> _Parser:
         help="a failed item: `return` writes its error in its place and goes on (default); "
         "`skip` writes nothing for it and goes on; `raise` ends the run",
     )
+    add("--failed", metavar="FILE", help="write failures there, too; --again takes that file")
+    add("--checkpoint", metavar="FILE", help="keep results there, and go on from what is there")
+    add("--resume", action="store_true", help="the same, with OUT.jsonl.checkpoint as the file")
+    add("--restart", action="store_true", help="forget what the checkpoint has, and begin anew")
+    add("--dry-run", action="store_true", help="say what would be done, and do nothing")
     add("--quiet", action="store_true", help="no progress bar, no summary, no list of failures")
     return parser
 
@@ -155,34 +161,40 @@ def _map(words: Sequence[str]) -> int:
     wanted = _map_parser().parse_intermixed_args(words)
     if hasattr(sys, "set_int_max_str_digits"):
         sys.set_int_max_str_digits(0)  # results of one run are the items of the next, of any size
+    from . import planning
+
+    planning.check_files(wanted)
     with ExitStack() as stack:
-        started = False
+        started = complete = False
         source = _source(wanted)
         stack.callback(source.close)
-        if wanted.output is None or wanted.output == "-":
-            from .output import standard_output
+        if wanted.dry_run:
+            from .target import load
 
-            output = stack.enter_context(standard_output())
-        else:
-            from .output import to_file
-
-            output = to_file(wanted.output, [wanted.lines or "", wanted.jsonl or ""])
-        stack.callback(lambda: output.close(started=started))
-        from .target import load
-
-        function = load(wanted.target)
+            function = load(wanted.target)
+            planning.tell(wanted, function, source, _pool)
+            return 0
+        output, failed = planning.outputs(wanted, stack)
+        stack.callback(lambda: output.close(started=started, complete=complete))
+        if failed is not None:
+            stack.callback(lambda: failed.close(started=started))
         from .job import Job
         from .run import Run, Wishes
+        from .target import load
 
-        pool = _pool(wanted)
-        wishes = Wishes(not wanted.unordered, wanted.on_error, wanted.quiet)
-        task = Run(pool, Job(function, star=wanted.star), source, output, wishes)
+        job = Job(load(wanted.target), star=wanted.star)
+        checkpoint = planning.checkpoint(wanted, job, stack)
+        wishes = Wishes(not wanted.unordered, wanted.on_error, wanted.quiet, checkpoint, failed)
+        task = Run(_pool(wanted), job, source, output, wishes)
         started = True
-        return task.run()
+        try:
+            return task.run()
+        finally:
+            complete = task.complete
 
 
 def _source(wanted: argparse.Namespace) -> Any:
-    from .items import from_file, from_range, from_words
+    from .items import from_failures, from_file, from_range, from_words
 
     given = [
         name
@@ -191,14 +203,15 @@ def _source(wanted: argparse.Namespace) -> Any:
             ("--range", wanted.range),
             ("--lines", wanted.lines),
             ("--jsonl", wanted.jsonl),
+            ("--again", wanted.again),
         )
         if value is not None
     ]
     if len(given) != 1:
         what = f"not {' and '.join(given)}" if given else "and there are none"
         raise WrongUse(
-            "the items come from exactly one of the command line, --range, --lines and --jsonl, "
-            + what
+            "the items come from exactly one of the command line, --range, --lines, --jsonl and "
+            "--again, " + what
         )
     if wanted.star and (wanted.range is not None or wanted.lines is not None):
         raise WrongUse(f"--star needs lists or objects as items: {given[0]} has none; use --jsonl")
@@ -206,6 +219,8 @@ def _source(wanted: argparse.Namespace) -> Any:
         return from_words(wanted.items, star=wanted.star)
     if wanted.range is not None:
         return from_range(wanted.range)
+    if wanted.again is not None:
+        return from_failures(wanted.again, star=wanted.star)
     if wanted.lines is not None:
         return from_file(wanted.lines, jsonl=False, star=False)
     return from_file(wanted.jsonl, jsonl=True, star=wanted.star)
