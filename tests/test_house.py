@@ -33,9 +33,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "future": {"errors", "pump"},
     "pump": set(),  # who waits; knows nothing of what for
     "backends.local": set(),  # calls that run in this very process
-    "observe": BASE,
+    # What a worker sees and says of itself, and where it arrives; used by backends and engine.
+    "observe": {*BASE, "current", "wire"},
     **{
-        f"backends.{one}": {*BASE, "core", "wire", "backends.base", "backends.local", "current"}
+        f"backends.{one}": {
+            *(*BASE, "core", "wire", "backends.base", "backends.local", "current", "observe")
+        }
         for one in BACKENDS
     },
     "ledger": ENGINE,  # what the engine knows of its tasks

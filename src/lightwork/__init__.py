@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     )
     from .future import Failure, Future, TaskInfo
     from .journal import Checkpoint
+    from .observe.logs import TaskFilter
     from .options import Backoff, Retry, TaskOptions
     from .pool import Pool
 
@@ -72,6 +73,7 @@ _HOMES = {
     ),
     "lightwork.future": ("Failure", "Future", "TaskInfo"),
     "lightwork.journal": ("Checkpoint",),
+    "lightwork.observe.logs": ("TaskFilter",),
     "lightwork.options": ("Backoff", "Retry", "TaskOptions"),
     "lightwork.pool": ("Pool",),
 }
@@ -101,6 +103,7 @@ __all__ = [
     "RemoteError",
     "Retry",
     "Task",
+    "TaskFilter",
     "TaskInfo",
     "TaskKilled",
     "TaskOptions",

@@ -35,6 +35,7 @@ _BACKENDS = {
     "threads": "threads:ThreadBackend",
 }
 KINDS = ("auto", *_BACKENDS)
+CAPTURE = (None, "lines", "log")
 
 
 class _Shared:
@@ -77,6 +78,11 @@ class Pool(concurrent.futures.Executor):
         name: for threads, processes and log lines.
         seed: makes ``current_task().rng`` available, reproducibly for any number of workers.
         grace: seconds that running tasks get when SIGTERM arrives in the ``with`` block.
+        logs: log records and warnings of worker processes arrive in this process's ``logging``
+            and ``warnings``; False: workers are on their own.
+        capture: what becomes of what worker processes print. None: it goes where theirs goes;
+            ``"lines"``: it is printed by this process, in whole lines; ``"log"``: lines become
+            records of the loggers ``lightwork.stdout`` and ``lightwork.stderr``.
 
     Raises:
         ValueError, TypeError: naming the value and what was expected.
@@ -97,6 +103,8 @@ class Pool(concurrent.futures.Executor):
         name: str | None = None,
         seed: int | None = None,
         grace: float = 10.0,
+        logs: bool = True,
+        capture: str | None = None,
     ) -> None:
         if kind not in KINDS:
             raise ValueError(f"unknown kind {kind!r}; known: {', '.join(KINDS)}")
@@ -116,6 +124,10 @@ class Pool(concurrent.futures.Executor):
         if seed is not None:
             _whole("seed", seed, least=0)
         self._grace = _number("grace", grace, least=0)
+        if capture not in CAPTURE:
+            raise ValueError(f"capture must be one of {CAPTURE}, not {capture!r}")
+        if capture is not None and not logs:
+            raise ValueError("capture= needs logs=True: it goes the same way")
         if kind == "auto":
             kind = "processes"
         workers = _default_workers(kind) if max_workers is None else max_workers
@@ -132,6 +144,8 @@ class Pool(concurrent.futures.Executor):
                 max_workers=workers,
                 name=name or f"lightwork-{kind}",
                 seed=seed,
+                logs=logs,
+                capture=capture,
             ),
             workers=workers,
             max_tasks_per_child=max_tasks_per_child if kind == "processes" else None,
@@ -268,6 +282,13 @@ class Pool(concurrent.futures.Executor):
             lane = (shared.seed, shared.maps)
         if lane is not None:
             run = Seeded(fn, lane)
+        bar = None
+        if progress is not False and progress is not None:
+            from .observe.progress import Captured, make_bar
+
+            bar = make_bar(progress, iterables)
+            if bar.shown and shared.kind == "processes":
+                run = Captured(run)
         star = len(iterables) > 1
         parts = (
             self._engine,
@@ -279,11 +300,6 @@ class Pool(concurrent.futures.Executor):
             options,
             lambda: shared.workers,
         )
-        bar = None
-        if progress is not False and progress is not None:
-            from .observe.progress import make_bar
-
-            bar = make_bar(progress, iterables)
         if checkpoint is None:
             stream = Stream(*parts)
         else:

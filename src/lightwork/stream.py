@@ -159,7 +159,7 @@ class Stream:
         self.star = star
         self.seen = 0  # items read
         self.failures: list[Failure] = []  # on_error="group": raised together at the end
-        self.on_progress: Callable[[int], None] | None = None
+        self.on_progress: Callable[[int, int], None] | None = None  # items, and failed ones
         self._run_fn = run
         self._engine = engine
         self._family = family
@@ -400,7 +400,7 @@ class Stream:
         """What to hand out for a piece, and the error to raise behind it, if any."""
         errors = piece.errors
         if self.on_progress is not None:
-            self.on_progress(len(piece.values))
+            self.on_progress(len(piece.values), len(errors) if errors else 0)
         if not errors:
             return piece.values, None
         on_error = self._options.on_error

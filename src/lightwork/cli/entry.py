@@ -229,8 +229,12 @@ def _source(wanted: argparse.Namespace) -> Any:
 def _pool(wanted: argparse.Namespace) -> Any:
     from lightwork import Backoff, LightworkError, Pool, Retry
 
+    from .progress import shows_a_bar
+
+    # What the function prints must not tear the bar.
+    capture = "lines" if shows_a_bar() and not wanted.quiet else None
     try:
-        pool = Pool(wanted.kind, wanted.workers)
+        pool = Pool(wanted.kind, wanted.workers, capture=capture)
     except (ValueError, TypeError, LightworkError) as error:
         raise WrongUse(f"--kind {wanted.kind}: {error}") from None
     retry = Retry(wanted.retries + 1, backoff=Backoff()) if wanted.retries else None

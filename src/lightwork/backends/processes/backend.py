@@ -26,6 +26,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ...core.events import Running
+from ...observe.forward import Forwarder
 from ...wire.functions import FunctionTable
 from ...wire.pickling import pack
 from ...wire.remote import unpack_error
@@ -77,6 +78,15 @@ class ProcessBackend:
             self._initializer = shipped.data
             self._initargs = packed.data, [bytes(buffer.raw()) for buffer in packed.buffers]
         self._launcher: Launcher = launcher(options.start_method)
+        self._logs: Forwarder | None = None
+        if options.logs:
+            self._logs = Forwarder(
+                options.name,
+                options.capture,
+                forked=options.start_method == "fork",
+                opened=parent_only.add,
+                closed=parent_only.discard,
+            )
         self._channels: dict[int, Channel] = {}
         self._oom_kills: dict[int, int | None] = {}
         self._dirty: deque[Channel] = deque()  # have something to write
@@ -200,6 +210,8 @@ class ProcessBackend:
         if selector is not None and alarm is not None:
             parent_only.difference_update(_descriptors(alarm, selector))
             selector.close()
+        if self._logs is not None:
+            self._logs.close()
         self._arena.close()
         self._launcher.close()
 
@@ -244,7 +256,11 @@ class ProcessBackend:
             cleanup.callback(os.close, fd)
             shared = page.Page(fd)
             failing.callback(shared.close)
-            child = self._launcher.launch(self._spec(channel.worker, (theirs.fileno(), fd)))
+            fds = [theirs.fileno(), fd]
+            if self._logs is not None:
+                fds.append(self._logs.open(channel.worker))
+                cleanup.callback(os.close, fds[2])
+            child = self._launcher.launch(self._spec(channel.worker, tuple(fds)))
             failing.pop_all()
         channel.attach(ours, shared, child)
 
@@ -255,7 +271,8 @@ class ProcessBackend:
         threads = options.native_threads or int(self._env[limits.CPU_SHARE])
         limit = options.memory_limit
         # The fields of worker.Config; here nobody else needs that module.
-        config = marshal.dumps((worker, self._initializer, self._initargs, limit, threads))
+        watched = None if self._logs is None else self._logs.wishes()
+        config = marshal.dumps((worker, self._initializer, self._initargs, limit, threads, watched))
         return Spec(WORKER, fds, config, tuple(self._modules), self._env)
 
     def _prepare_waiting(self) -> None:

@@ -20,6 +20,7 @@ import sys
 from typing import Any, NamedTuple
 
 from ... import current
+from ...observe import sending
 from ...wire.frames import Outbox
 from ...wire.functions import FunctionCache
 from ...wire.pickling import unpack
@@ -43,6 +44,7 @@ class Config(NamedTuple):
     initargs: tuple[bytes, list[bytes]] | None  # pickled, and their buffers
     memory_limit: int | None
     native_threads: int | None
+    watched: tuple[Any, ...] | None = None  # observe.sending.Wishes; its pipe is the third fd
 
 
 class _Process(NamedTuple):
@@ -69,6 +71,8 @@ def main(fds: list[int], config: bytes) -> None:
     try:
         with contextlib.suppress(Exception):
             sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+        if wanted.watched is not None:
+            sending.attach(fds[2], wanted.watched)
         if wanted.native_threads is not None:
             _hold_native_threads(wanted.native_threads)
         shared.cells[PHASE] = INITIALIZING
@@ -142,6 +146,7 @@ def _after_fork() -> None:
     global _process
     process, _process = _process, None
     current.process_where = None
+    sending.detach()
     if process is None:
         return
     with contextlib.suppress(OSError, ValueError):
