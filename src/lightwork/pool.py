@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from . import exits
 from .backends.base import Backend, WorkerOptions
+from .blame import function_name
 from .current import Seeded
 from .engine import Engine
 from .errors import CannotPickle
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from .core.scheduler import Statistics
     from .journal import Checkpoint
+    from .observe.report import Report
 
 __all__ = ["Pool"]
 
@@ -83,6 +85,7 @@ class Pool(concurrent.futures.Executor):
         capture: what becomes of what worker processes print. None: it goes where theirs goes;
             ``"lines"``: it is printed by this process, in whole lines; ``"log"``: lines become
             records of the loggers ``lightwork.stdout`` and ``lightwork.stderr``.
+        trace: remember what happens, for `report`.
 
     Raises:
         ValueError, TypeError: naming the value and what was expected.
@@ -105,6 +108,7 @@ class Pool(concurrent.futures.Executor):
         grace: float = 10.0,
         logs: bool = True,
         capture: str | None = None,
+        trace: bool = False,
     ) -> None:
         if kind not in KINDS:
             raise ValueError(f"unknown kind {kind!r}; known: {', '.join(KINDS)}")
@@ -146,11 +150,16 @@ class Pool(concurrent.futures.Executor):
                 seed=seed,
                 logs=logs,
                 capture=capture,
+                apart=trace,
             ),
             workers=workers,
             max_tasks_per_child=max_tasks_per_child if kind == "processes" else None,
             idle_timeout=idle_timeout,
         )
+        if trace:
+            from .observe.history import History
+
+            engine.history = History(name or f"lightwork-{kind}", kind)
         self._shared = _Shared(engine, kind, 1 if kind == "serial" else workers, seed)
         self._use(TaskOptions())
 
@@ -208,6 +217,8 @@ class Pool(concurrent.futures.Executor):
                 key = "others"
             family = families.get(key) or self._engine.add_family(self._options)
             families[key] = family
+            if self._engine.history is not None:
+                self._engine.history.functions[family] = function_name(fn)
         return family
 
     def map(
@@ -405,6 +416,21 @@ class Pool(concurrent.futures.Executor):
     def statistics(self) -> Statistics:
         """Counts of tasks and workers, as they are now."""
         return self._engine.statistics()
+
+    def report(self) -> Report:
+        """The run so far: where the time of each worker went, the slowest calls, hints.
+
+        Raises RuntimeError unless the pool was made with ``trace=True``.
+        """
+        remembered = self._engine.remembered()
+        if remembered is None:
+            raise RuntimeError("this pool remembers nothing: make it with Pool(trace=True)")
+        from .backends.processes.limits import usable_cpus
+        from .observe.report import make_report
+
+        history, counts, now = remembered
+        workers = 1 if self.kind == "serial" else self.max_workers
+        return make_report(history, counts, now, max_workers=workers, cpus=usable_cpus())
 
     # -- ending --------------------------------------------------------------------------------
 

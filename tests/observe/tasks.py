@@ -115,3 +115,21 @@ def impatient() -> None:
     from lightwork.observe import sending
 
     sending.PATIENCE = 0.05
+
+
+def fail_at_seven(x: int) -> int:
+    if x == 7:
+        raise ValueError(x)
+    return x
+
+
+def nap(seconds: float) -> float:
+    threading.Event().wait(seconds)
+    return seconds
+
+
+def die_once(path: str) -> str:
+    if not os.path.exists(path):
+        open(path, "w").close()
+        os._exit(7)
+    return path

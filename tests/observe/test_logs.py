@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -343,8 +342,4 @@ def test_nothing_is_left_on(box: Box) -> None:
             names = [one.name for one in threading.enumerate()]
             assert names.count("lightwork-logs") == 1
     assert len(box.texts()) == 6
-    for thread in threading.enumerate():
-        if thread.name == "lightwork-logs":
-            thread.join(10)
-            assert not thread.is_alive()
-    assert sys.stdout is not None
+    assert "lightwork-logs" not in [one.name for one in threading.enumerate()]

@@ -33,6 +33,7 @@ class WorkerOptions(NamedTuple):
     name: str = "lightwork"
     seed: int | None = None
     logs: bool = True  # processes: send log records and warnings to the parent
+    apart: bool = False  # answer each call by a result of its own, with its own times
     capture: str | None = None  # processes: "lines" or "log", what becomes of printed lines
 
 

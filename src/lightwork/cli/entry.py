@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from typing import Any, NoReturn
 
 from .problem import WrongUse
@@ -124,6 +125,10 @@ def _map_parser() -> _Parser:
     add("--checkpoint", metavar="FILE", help="keep results there, and go on from what is there")
     add("--resume", action="store_true", help="the same, with OUT.jsonl.checkpoint as the file")
     add("--restart", action="store_true", help="forget what the checkpoint has, and begin anew")
+    add("--report", metavar="FILE", help="write a page (HTML) about the run: where its time went")
+    add("--trace", metavar="FILE", help="write its timeline, for https://ui.perfetto.dev")
+    add("--name", metavar="NAME", help="what to call the run, in the report and for `lightwork top`")
+    add("--monitor", action="store_true", help="let `lightwork top` look at it while it runs")
     add("--dry-run", action="store_true", help="say what would be done, and do nothing")
     add("--quiet", action="store_true", help="no progress bar, no summary, no list of failures")
     return parser
@@ -184,8 +189,16 @@ def _map(words: Sequence[str]) -> int:
 
         job = Job(load(wanted.target), star=wanted.star)
         checkpoint = planning.checkpoint(wanted, job, stack)
-        wishes = Wishes(not wanted.unordered, wanted.on_error, wanted.quiet, checkpoint, failed)
-        task = Run(_pool(wanted), job, source, output, wishes)
+        pool = _pool(wanted)
+        wishes = Wishes(
+            not wanted.unordered,
+            wanted.on_error,
+            wanted.quiet,
+            checkpoint,
+            failed,
+            partial(planning.write_reports, wanted, pool),
+        )
+        task = Run(pool, job, source, output, wishes)
         started = True
         try:
             return task.run()
@@ -234,7 +247,13 @@ def _pool(wanted: argparse.Namespace) -> Any:
     # What the function prints must not tear the bar.
     capture = "lines" if shows_a_bar() and not wanted.quiet else None
     try:
-        pool = Pool(wanted.kind, wanted.workers, capture=capture)
+        pool = Pool(
+            wanted.kind,
+            wanted.workers,
+            capture=capture,
+            name=wanted.name or f"lightwork map {wanted.target}",
+            trace=bool(wanted.report or wanted.trace),
+        )
     except (ValueError, TypeError, LightworkError) as error:
         raise WrongUse(f"--kind {wanted.kind}: {error}") from None
     retry = Retry(wanted.retries + 1, backoff=Backoff()) if wanted.retries else None

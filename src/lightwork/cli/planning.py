@@ -12,7 +12,7 @@ from typing import Any
 from .items import END, Source
 from .problem import WrongUse, one_line
 
-__all__ = ["check_files", "checkpoint", "outputs", "tell"]
+__all__ = ["check_files", "checkpoint", "outputs", "tell", "write_reports"]
 
 _SHOWN = 3  # items that --dry-run shows
 
@@ -35,15 +35,21 @@ def check_files(wanted: argparse.Namespace) -> None:
         ("-o", wanted.output if wanted.output != "-" else None),
         ("--failed", wanted.failed),
         ("--checkpoint", wanted.checkpoint),
+        ("--report", wanted.report),
+        ("--trace", wanted.trace),
     ):
         if path is None:
             continue
         other = used.setdefault(os.path.realpath(path), option)
         if other != option:
             raise WrongUse(f"{option} {path!r} is the same file as that of {other}")
+    for option, path in (("--report", wanted.report), ("--trace", wanted.trace)):
+        folder = os.path.dirname(path or "") or "."
+        if path is not None and not (os.path.isdir(folder) and os.access(folder, os.W_OK)):
+            raise WrongUse(f"{option} {path!r}: its folder is not there, or cannot be written to")
     for name in _inputs(wanted):
         option = used.get(os.path.realpath(name), "") if name != "-" else ""
-        if option in ("--failed", "--checkpoint"):
+        if option and option != "-o":  # which says it itself
             raise WrongUse(f"{option} {name!r} is the file that the items are read from")
 
 
@@ -89,6 +95,22 @@ def checkpoint(wanted: argparse.Namespace, job: Callable[..., Any], stack: ExitS
         again = f", {failed:,} failed and will be tried again" if failed else ""
         print(f"lightwork: carrying on: {done:,} done before{again}", file=sys.stderr)
     return kept
+
+
+def write_reports(wanted: argparse.Namespace, pool: Any) -> None:
+    """``--report`` and ``--trace``. That they cannot be written fails no run: it is said."""
+    if not (wanted.report or wanted.trace):
+        return
+    report = pool.report()
+    for path, write in ((wanted.report, report.to_html), (wanted.trace, report.to_trace)):
+        if path is not None:
+            try:
+                write(path)
+            except OSError as error:
+                print(f"lightwork: cannot write {path!r}: {error.strerror}", file=sys.stderr)
+    if wanted.report and not wanted.quiet:
+        for hint in report.hints:
+            print(f"lightwork: {hint}", file=sys.stderr)
 
 
 def tell(

@@ -26,7 +26,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 from typing import Any, NamedTuple
 
@@ -85,6 +85,7 @@ class Wishes(NamedTuple):
     quiet: bool
     checkpoint: Checkpoint | None = None  # open
     failed: Output | None = None  # where failures go, beside
+    finish: Callable[[], None] | None = None  # what is to be done when all is told
 
 
 class Run:
@@ -127,6 +128,8 @@ class Run:
             if self._wishes.checkpoint is not None:
                 self._wishes.checkpoint.close()
             status = self._conclude(signum)
+            if self._wishes.finish is not None:
+                self._wishes.finish()
         if self._killed:
             _leave_within(_EXIT_TIME, status)
         return status

@@ -79,22 +79,30 @@ class Forwarder:
             filters = pickle.dumps(list(warnings.filters))
         return tuple(Wishes(levels, disabled, filters, self._capture, self._forked))
 
-    def open(self, worker: int) -> int:
+    def open(self, worker: int) -> int | None:
         """Make a pipe for a worker; return its writing end, to be closed by the caller.
 
-        Raises OSError where descriptors are used up.
+        None where descriptors are used up: better a worker that is not heard than none.
         """
-        read, write = os.pipe()
+        try:
+            read, write = os.pipe()
+        except OSError:
+            return None
         os.set_blocking(read, False)
         with contextlib.suppress(ImportError, AttributeError, OSError):
             import fcntl
 
             fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, _PIPE)
+        pipe = _Pipe(read, lambda message: self._take(worker, message), self._closed)
+        try:
+            _reader.add(pipe)
+        except OSError:
+            os.close(read)
+            os.close(write)
+            return None
         self._opened(read)
         self._pipes = [pipe for pipe in self._pipes if pipe.fd >= 0]
-        pipe = _Pipe(read, lambda message: self._take(worker, message), self._closed)
         self._pipes.append(pipe)
-        _reader.add(pipe)
         return write
 
     def close(self) -> None:
@@ -317,29 +325,38 @@ class _Reader:
         self._pipes: dict[int, _Pipe] = {}
         self._bell = threading.Event()
         self._wake = -1
+        self._thread: threading.Thread | None = None
 
     def add(self, pipe: _Pipe) -> None:
-        """Read this one, too."""
+        """Read this one, too. Raises OSError where descriptors are used up."""
         with self._lock:
             if self._selector is None:
                 self._start()
             assert self._selector is not None
-            self._pipes[pipe.fd] = pipe
             self._selector.register(pipe.fd, selectors.EVENT_READ, pipe)
+            self._pipes[pipe.fd] = pipe
 
     def _start(self) -> None:
-        self._selector = selectors.DefaultSelector()
-        read, self._wake = os.pipe()
-        self._selector.register(read, selectors.EVENT_READ, None)
-        self._bell = threading.Event()
-        thread = threading.Thread(
+        """Raises OSError where descriptors are used up."""
+        with contextlib.ExitStack() as failing:
+            selector = selectors.DefaultSelector()
+            failing.callback(selector.close)
+            read, wake = os.pipe()
+            failing.callback(os.close, read)
+            failing.callback(os.close, wake)
+            selector.register(read, selectors.EVENT_READ, None)
+            failing.pop_all()
+        self._selector, self._wake, self._bell = selector, wake, threading.Event()
+        self._thread = threading.Thread(
             target=self._run,
-            args=(self._selector, read, self._wake, self._bell),
+            args=(selector, read, self._bell),
             name="lightwork-logs",
             daemon=True,  # what is left at exit is handed over when its pool ends
         )
-        with contextlib.suppress(RuntimeError):  # at exit: pools hand it over when they end
-            thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError:  # at exit: pools hand it over when they end
+            self._thread = None
 
     def unwatch(self, fd: int) -> None:
         """This descriptor is about to be closed."""
@@ -351,15 +368,17 @@ class _Reader:
     def rest(self) -> None:
         """Some were closed. The thread ends if there are no others."""
         with self._lock:
-            if not self._pipes and self._selector is not None:
-                self._selector = None
-                self._bell.set()
-                os.close(self._wake)  # the other end sees it
-                self._wake = -1
+            if self._pipes or self._selector is None:
+                return
+            self._selector = None
+            self._bell.set()
+            os.close(self._wake)  # the other end sees it
+            thread, self._thread = self._thread, None
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(_PATIENCE)
 
-    def _run(
-        self, selector: selectors.BaseSelector, read: int, wake: int, bell: threading.Event
-    ) -> None:
+    @staticmethod
+    def _run(selector: selectors.BaseSelector, read: int, bell: threading.Event) -> None:
         while not bell.is_set():
             for key, _ in selector.select():
                 if key.data is not None:

@@ -20,8 +20,11 @@ Record = tuple[tuple[Any, ...], list[tuple[Parcel, int, int]]]
 """A worker's record (messages.Results), and whose calls it answers: (parcel, lo, hi)."""
 
 
-def to_results(records: Sequence[Record], hold: Hold) -> list[Result]:
-    """Rebuild what the records hold. Answers of one task that follow each other become one."""
+def to_results(records: Sequence[Record], hold: Hold, *, apart: bool = False) -> list[Result]:
+    """Rebuild what the records hold.
+
+    Answers of one task that follow each other become one, unless they are to stay `apart`.
+    """
     results: list[Result] = []
     for record, whose in records:
         if record[1] == GROUP:
@@ -30,7 +33,7 @@ def to_results(records: Sequence[Record], hold: Hold) -> list[Result]:
         _, kind, started, seconds, item = record
         parcel, lo, hi = whose[0]
         value, error = _rebuild(kind, item, hold)
-        if results and _follows(results[-1], parcel, lo):
+        if results and not apart and _follows(results[-1], parcel, lo):
             before = results.pop()
             errors = before.errors
             if error is not None:

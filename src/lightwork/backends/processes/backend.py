@@ -128,6 +128,7 @@ class ProcessBackend:
     def start(self, worker: int) -> None:
         """See Backend."""
         channel = self._channels[worker] = Channel(worker, self._arena, self.wake)
+        channel.apart = self._options.apart
         self._starting.append(channel)
 
     def send(self, worker: int, parcels: Sequence[Parcel]) -> None:
@@ -257,9 +258,10 @@ class ProcessBackend:
             shared = page.Page(fd)
             failing.callback(shared.close)
             fds = [theirs.fileno(), fd]
-            if self._logs is not None:
-                fds.append(self._logs.open(channel.worker))
-                cleanup.callback(os.close, fds[2])
+            log = self._logs.open(channel.worker) if self._logs is not None else None
+            if log is not None:
+                cleanup.callback(os.close, log)
+                fds.append(log)
             child = self._launcher.launch(self._spec(channel.worker, tuple(fds)))
             failing.pop_all()
         channel.attach(ours, shared, child)
@@ -271,7 +273,7 @@ class ProcessBackend:
         threads = options.native_threads or int(self._env[limits.CPU_SHARE])
         limit = options.memory_limit
         # The fields of worker.Config; here nobody else needs that module.
-        watched = None if self._logs is None else self._logs.wishes()
+        watched = None if self._logs is None or len(fds) < 3 else self._logs.wishes()
         config = marshal.dumps((worker, self._initializer, self._initargs, limit, threads, watched))
         return Spec(WORKER, fds, config, tuple(self._modules), self._env)
 

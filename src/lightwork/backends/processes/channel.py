@@ -67,6 +67,7 @@ class Channel:
         retiring: it was told to leave.
         init_error: the packed error of its initializer.
         used_memory: the resident bytes for which it was killed.
+        apart: each answer is to be a result of its own.
     """
 
     def __init__(self, worker: int, arena: Arena, wake: Callable[[], None]) -> None:
@@ -76,6 +77,7 @@ class Channel:
         self.retiring = False
         self.init_error: bytes | None = None
         self.used_memory: int | None = None
+        self.apart = False
         self.child: Child | None = None
         self.sock: socket.socket | None = None
         self.page: Page | None = None
@@ -325,7 +327,7 @@ class Channel:
             return news
         hold = Hold(memoryview(b""), WireFrame(0, b""), (), self._on_free)
         late = self._assign(records)
-        return news._replace(results=[*news.results, *to_results(late, hold)])
+        return news._replace(results=[*news.results, *to_results(late, hold, apart=self.apart)])
 
     def last_running(self) -> Running | None:
         """The worker is dead, and has been read to the end: the call that it died in."""
@@ -360,7 +362,7 @@ class Channel:
             self._arena.free(number)
         hold = Hold(rest, frame, told.segments, self._on_free)
         try:
-            return to_results(records, hold)
+            return to_results(records, hold, apart=self.apart)
         finally:
             hold.release()
 
