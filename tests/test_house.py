@@ -55,7 +55,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "share": BASE,
     "compat": PUBLIC,
     "demos": PUBLIC,
-    "cli": PUBLIC,
+    "observe.monitor": set(),  # how to look at a pool; also for who looks
+    "cli": {*PUBLIC, "observe.monitor"},
     "__main__": {"cli"},
     "": set(),  # loads its names lazily, by their homes' names
 }

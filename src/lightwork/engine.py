@@ -42,6 +42,7 @@ from .options import TaskOptions
 from .pump import Pump, log_failure, slices
 
 if TYPE_CHECKING:
+    from .core.events import Running
     from .future import Future
     from .observe.history import History
     from .stream import Chunk, Stream
@@ -95,6 +96,8 @@ class Engine:
         self._all_gone = False
         self._deferred: deque[Callable[[], None]] = deque()  # outcomes that are the pump's to tell
         self.history: History | None = None  # who is told what happens, if anybody is
+        self.at_end: list[Callable[[], None]] = []  # called once, when all is over
+        self.timed = False  # note when each call starts, though no time limit is watched
         self._pump = Pump(
             f"{options.name}-pump",
             step=self._step,
@@ -359,6 +362,16 @@ class Engine:
                 return None
             return self.history.snapshot(), self._scheduler.statistics(), self._clock()
 
+    def running(self) -> list[tuple[int, Running | None, Entry | Future | None]]:
+        """The workers, the call that each is at, and its task."""
+        with self._lock:
+            found: list[tuple[int, Running | None, Entry | Future | None]] = []
+            for worker in self._alive:
+                seen = self._backend.inspect(worker)
+                entry = None if seen is None else self._ledger.entries.get(seen.task)
+                found.append((worker, seen, entry))
+            return found
+
     def nudged(self) -> None:
         """See Sink."""
         if self._close_wanted and self._closed is None:
@@ -469,7 +482,7 @@ class Engine:
                 known_well = self._scheduler.measured(family) >= TINY_KNOWN
                 exact = options.exact or not known_well
                 tiny = mean is not None and mean < TINY and not exact
-                flags = (options.timeout is not None, tiny, exact)
+                flags = (self.timed or options.timeout is not None, tiny, exact)
             parcels.append(
                 Parcel(task, attempt, lo, hi, entry._base, entry._index, entry._call, *flags)
             )
@@ -540,6 +553,8 @@ class Engine:
     def _end(self) -> None:
         """Free. Nothing is left."""
         self._backend.close()
+        while self.at_end:
+            self.at_end.pop()()
         self._finished.set()
 
     # -- waiting -------------------------------------------------------------------------------

@@ -86,6 +86,7 @@ class Pool(concurrent.futures.Executor):
             ``"lines"``: it is printed by this process, in whole lines; ``"log"``: lines become
             records of the loggers ``lightwork.stdout`` and ``lightwork.stderr``.
         trace: remember what happens, for `report`.
+        monitor: let ``lightwork top`` look at it, by a socket that only this user can open.
 
     Raises:
         ValueError, TypeError: naming the value and what was expected.
@@ -109,6 +110,7 @@ class Pool(concurrent.futures.Executor):
         logs: bool = True,
         capture: str | None = None,
         trace: bool = False,
+        monitor: bool = False,
     ) -> None:
         if kind not in KINDS:
             raise ValueError(f"unknown kind {kind!r}; known: {', '.join(KINDS)}")
@@ -161,6 +163,17 @@ class Pool(concurrent.futures.Executor):
 
             engine.history = History(name or f"lightwork-{kind}", kind)
         self._shared = _Shared(engine, kind, 1 if kind == "serial" else workers, seed)
+        if monitor:
+            from .observe.look import watch
+
+            engine.timed = True
+            shared = weakref.ref(self._shared)
+            watch(
+                engine,
+                name or f"lightwork-{kind}",
+                kind,
+                lambda: found.workers if (found := shared()) is not None else 0,
+            )
         self._use(TaskOptions())
 
     def _use(self, options: TaskOptions) -> None:

@@ -128,6 +128,14 @@ def nap(seconds: float) -> float:
     return seconds
 
 
+release = threading.Event()
+
+
+def hold(seconds: float) -> float:
+    release.wait(seconds)
+    return seconds
+
+
 def die_once(path: str) -> str:
     if not os.path.exists(path):
         open(path, "w").close()

@@ -161,7 +161,7 @@ class Story:
 
     def call(self, worker: int, sent: float, started: float, seconds: float) -> None:
         """Times are counted from 1000."""
-        target = SimpleNamespace(_describe=lambda at: (None, ((self.number,), {}), self.number))
+        target = SimpleNamespace(_describe=lambda at: (abs, ((self.number,), {}), self.number))
         entry = SimpleNamespace(_index=self.number, _base=0, _family=1, _target=target)
         self.number += 1
         self.clock.now = 1000 + sent

@@ -36,9 +36,12 @@ exit status: 0 all done, 1 some item failed, 2 wrong use (also input that is not
 
 examples:
   lightwork map math:factorial 5 10 20
-  lightwork map math:sqrt --range 0:1000000 -o roots.jsonl
+  lightwork map math:sqrt --range 0:1000000 -o roots.jsonl --resume
   find . -name '*.py' | lightwork map tools.py:check --lines - --timeout 30 --retries 2
   lightwork map operator:pow --star --jsonl pairs.jsonl --kind threads
+  lightwork map tools.py:check --lines names.txt -o out.jsonl --failed failed.jsonl
+  lightwork map tools.py:check --again failed.jsonl --workers 1
+  lightwork map tools.py:check --lines names.txt --report run.html --trace run.json
 """
 
 
@@ -127,7 +130,7 @@ def _map_parser() -> _Parser:
     add("--restart", action="store_true", help="forget what the checkpoint has, and begin anew")
     add("--report", metavar="FILE", help="write a page (HTML) about the run: where its time went")
     add("--trace", metavar="FILE", help="write its timeline, for https://ui.perfetto.dev")
-    add("--name", metavar="NAME", help="what to call the run, in the report and for `lightwork top`")
+    add("--name", metavar="NAME", help="what to call the run, in reports and for `lightwork top`")
     add("--monitor", action="store_true", help="let `lightwork top` look at it while it runs")
     add("--dry-run", action="store_true", help="say what would be done, and do nothing")
     add("--quiet", action="store_true", help="no progress bar, no summary, no list of failures")
@@ -253,11 +256,70 @@ def _pool(wanted: argparse.Namespace) -> Any:
             capture=capture,
             name=wanted.name or f"lightwork map {wanted.target}",
             trace=bool(wanted.report or wanted.trace),
+            monitor=wanted.monitor,
         )
+    except OSError as error:
+        raise WrongUse(f"--monitor: {error}") from None
     except (ValueError, TypeError, LightworkError) as error:
         raise WrongUse(f"--kind {wanted.kind}: {error}") from None
     retry = Retry(wanted.retries + 1, backoff=Backoff()) if wanted.retries else None
     return pool.options(timeout=wanted.timeout, retry=retry)
 
 
-_COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {"map": _map}
+def _top_parser() -> _Parser:
+    from . import top
+
+    parser = _Parser(
+        prog="lightwork top",
+        description="Show what monitored pools are doing, from another terminal.",
+        epilog=top.MORE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    top.fill_parser(parser)
+    return parser
+
+
+def _top(words: Sequence[str]) -> int:
+    from . import top
+
+    return top.run(_top_parser().parse_args(words))
+
+
+def _completion_parser() -> _Parser:
+    from . import completion
+
+    parser = _Parser(
+        prog="lightwork completion",
+        description="Print what a shell needs to complete the words of this command.",
+        epilog=completion.MORE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("shell", choices=sorted(completion.SCRIPTS), help="which shell")
+    return parser
+
+
+def _completion(words: Sequence[str]) -> int:
+    from . import completion
+
+    if words and words[0] == "--words":  # asked by the script itself
+        for one in completion.candidates(words[1:], PARSERS):
+            print(one)
+        return 0
+    print(completion.SCRIPTS[_completion_parser().parse_args(words).shell], end="")
+    return 0
+
+
+_COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
+    "map": _map,
+    "top": _top,
+    "completion": _completion,
+}
+
+PARSERS: dict[str, Callable[[], argparse.ArgumentParser]] = {
+    "map": _map_parser,
+    "top": _top_parser,
+    "completion": _completion_parser,
+}
+"""Whose options can be completed."""

@@ -25,7 +25,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-__all__ = ["Event", "History", "Sample", "Slow", "Worker"]
+__all__ = ["Event", "History", "Sample", "Slow", "Worker", "label"]
 
 MOST_SPANS = 1_000_000
 """Spans that are kept, 37 bytes each; the totals go on after that."""
@@ -249,7 +249,7 @@ class History:
         slow = Slow(
             seconds,
             number,
-            _label(entry, lo),
+            label(entry, lo)[1],
             self.functions.get(entry._family, ""),
             worker,
             started,
@@ -288,9 +288,20 @@ def bucket(seconds: float) -> int:
     return math.floor(8 * math.log10(max(seconds, 1e-9) * 1e6))
 
 
-def _label(entry: Any, lo: int) -> str:
-    """The item in short, if that is possible without running code of the user's."""
-    _, what, _ = entry._target._describe(entry._base + lo)
+def label(entry: Any, offset: int) -> tuple[str, str, int]:
+    """The name of a call's function, its arguments in short, and its index.
+
+    As far as that is possible without running code of the user's.
+    """
+    fn, what, index = entry._target._describe(entry._base + offset)
+    inner = fn
+    while isinstance(deeper := getattr(inner, "func", None), object) and callable(deeper):
+        inner = deeper
+    name = getattr(inner, "__qualname__", None) or type(inner).__qualname__
+    return str(name), _arguments(what), index
+
+
+def _arguments(what: Any) -> str:
     args, kwargs = what
     parts = []
     values = list(args[:4]) if isinstance(args, tuple) else [args]

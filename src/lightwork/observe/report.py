@@ -118,9 +118,7 @@ class Report:
             for name, value in ((field, getattr(self, field)) for field in self.__slots__)
             if not name.startswith("_")
         }
-        found["workers"] = [
-            {**asdict(one), "utilisation": one.utilisation} for one in self.workers
-        ]
+        found["workers"] = [{**asdict(one), "utilisation": one.utilisation} for one in self.workers]
         found["functions"] = [asdict(one) for one in self.functions]
         for name in ("slowest", "queue", "events"):
             found[name] = [one._asdict() for one in found[name]]

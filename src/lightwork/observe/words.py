@@ -120,9 +120,7 @@ def _hints(
 
 def _straggler(history: History, workers: Sequence[WorkerReport]) -> Iterator[str]:
     """Whether one worker was at work long after all others had ended."""
-    ends = sorted(
-        (one.number, history.workers[one.number].ended) for one in workers if one.calls
-    )
+    ends = sorted((one.number, history.workers[one.number].ended) for one in workers if one.calls)
     if len(ends) < 2 or history.last <= history.first:
         return
     ends.sort(key=lambda pair: pair[1])

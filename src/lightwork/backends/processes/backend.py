@@ -216,6 +216,11 @@ class ProcessBackend:
         self._arena.close()
         self._launcher.close()
 
+    def pid_of(self, worker: int) -> int | None:
+        """The process of a worker; None if it is not known."""
+        channel = self._channels.get(worker)
+        return channel.child.pid if channel is not None and channel.child is not None else None
+
     def inside(self) -> bool:
         """See Backend. Tasks run elsewhere; the pump thread is the engine's."""
         return False
