@@ -34,7 +34,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "pump": set(),  # who waits; knows nothing of what for
     "backends.local": set(),  # calls that run in this very process
     # What a worker sees and says of itself, and where it arrives; used by backends and engine.
-    "observe": {*BASE, "current", "wire"},
+    "observe": {*BASE, "current", "wire", "observe.monitor"},
     **{
         f"backends.{one}": {
             *(*BASE, "core", "wire", "backends.base", "backends.local", "current", "observe")

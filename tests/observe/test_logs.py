@@ -241,9 +241,10 @@ def test_logging_is_watched_for_and_not_imported() -> None:
         os.close(write)
         data = os.read(read, 65536)
         (length,) = sending.LENGTH.unpack_from(data)
-        assert len(data) == 4 + length
-        kind, name, level, _, message, args, *_ = marshal.loads(data[4:])
-        print(kind == sending.RECORD, name, level, message, args)
+        kind, place, name, level, *_ = marshal.loads(data[4:4 + length])
+        assert (kind, place) == (sending.PLACE, 0)
+        kind, place, _, message, args, *_ = marshal.loads(data[8 + length:])
+        print((kind, place) == (sending.RECORD, 0), name, level, message, args)
         """,
         flags=["-S"],
     )

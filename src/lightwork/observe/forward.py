@@ -20,7 +20,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..wire.remote import unpack_error
-from .sending import DROPPED, LENGTH, LINE, RECORD, WARNING, Wishes
+from .sending import DROPPED, LENGTH, LINE, PLACE, RECORD, WARNING, Wishes
 
 __all__ = ["Forwarder"]
 
@@ -93,7 +93,8 @@ class Forwarder:
             import fcntl
 
             fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, _PIPE)
-        pipe = _Pipe(read, lambda message: self._take(worker, message), self._closed)
+        places: dict[int, tuple[Any, dict[str, Any]]] = {}
+        pipe = _Pipe(read, lambda message: self._take(worker, places, message), self._closed)
         try:
             _reader.add(pipe)
         except OSError:
@@ -115,11 +116,15 @@ class Forwarder:
 
     # -- messages --------------------------------------------------------------------------------
 
-    def _take(self, worker: int, message: tuple[Any, ...]) -> None:
+    def _take(
+        self, worker: int, places: dict[int, tuple[Any, dict[str, Any]]], message: tuple[Any, ...]
+    ) -> None:
         kind = message[0]
         try:
             if kind == RECORD:
-                self._record(worker, message)
+                self._record(places, message)
+            elif kind == PLACE:
+                places[message[1]] = self._place(worker, message)
             elif kind == LINE:
                 self._line(worker, message)
             elif kind == WARNING:
@@ -136,46 +141,65 @@ class Forwarder:
         except Exception:  # of a user's filter: logging itself would let it pass
             traceback.print_exc()
 
-    def _record(self, worker: int, message: tuple[Any, ...]) -> None:
+    def _place(self, worker: int, message: tuple[Any, ...]) -> tuple[Any, dict[str, Any]]:
+        """The logger, and what all records of one place have in common."""
         import logging
 
-        name, level = message[1], message[2]
-        logger = logging.getLogger(name)
-        if not logger.isEnabledFor(level):
-            return
-        (_, _, _, created, text, args, path, line, function, thread, thread_name) = message[:11]
-        where, failure, trace, stack, extra, pid = message[11:]
-        error = None if failure is None else unpack_error(failure)
+        _, _, name, level, path, line, function, thread_name, thread, pid = message
         file = os.path.basename(path)
         fields: dict[str, Any] = {
             "name": name,
-            "msg": text,
-            "args": args,
+            "msg": "",
+            "args": None,
             "levelname": logging.getLevelName(level),
             "levelno": level,
             "pathname": path,
             "filename": file,
             "module": os.path.splitext(file)[0],
-            "exc_info": None if error is None else (type(error), error, error.__traceback__),
-            "exc_text": trace,
-            "stack_info": stack,
+            "exc_info": None,
+            "exc_text": None,
+            "stack_info": None,
             "lineno": line,
             "funcName": function,
-            "created": created,
-            "msecs": int((created - int(created)) * 1000) + 0.0,
-            "relativeCreated": (created - _started(logging)) * 1000,
+            "created": 0.0,
+            "msecs": 0.0,
+            "relativeCreated": 0.0,
             "thread": thread,
             "threadName": thread_name,
             "processName": f"{self._name}-{worker}",
             "process": pid,
             "taskName": None,
             "lightwork_worker": worker,
-            "lightwork_task": None if where is None else where[0],
-            "lightwork_attempt": None if where is None else where[1],
+            "lightwork_task": None,
+            "lightwork_attempt": None,
         }
-        if extra is not None:
-            with contextlib.suppress(Exception):  # a class that is not to be had here
-                fields.update(pickle.loads(extra))
+        return logging.getLogger(name), fields
+
+    @staticmethod
+    def _record(places: dict[int, tuple[Any, dict[str, Any]]], message: tuple[Any, ...]) -> None:
+        _, place, created, text, args, where, more = message
+        logger, common = places[place]
+        if not logger.isEnabledFor(common["levelno"]):
+            return
+        import logging
+
+        fields = common.copy()
+        fields["msg"] = text
+        fields["args"] = args
+        fields["created"] = created
+        fields["msecs"] = created % 1 * 1000 // 1  # whole ones, as logging has them
+        fields["relativeCreated"] = (created - _started(logging)) * 1000
+        if where is not None:
+            fields["lightwork_task"], fields["lightwork_attempt"] = where[0], where[1]
+        if more is not None:
+            failure, trace, fields["stack_info"], extra = more
+            if failure is not None:
+                error = unpack_error(failure)
+                fields["exc_info"] = type(error), error, error.__traceback__
+            fields["exc_text"] = trace
+            if extra is not None:
+                with contextlib.suppress(Exception):  # a class that is not to be had here
+                    fields.update(pickle.loads(extra))
         logger.handle(_make(logging, fields))
 
     def _line(self, worker: int, message: tuple[Any, ...]) -> None:

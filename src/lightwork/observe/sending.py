@@ -33,6 +33,7 @@ __all__ = [
     "DROPPED",
     "LENGTH",
     "LINE",
+    "PLACE",
     "RECORD",
     "WARNING",
     "Wishes",
@@ -41,13 +42,16 @@ __all__ = [
     "detach",
 ]
 
-RECORD, WARNING, LINE, DROPPED = range(4)
-"""Kinds of messages, their first field."""
+RECORD, WARNING, LINE, DROPPED, PLACE = range(5)
+"""Kinds of messages, their first field. PLACE tells where records come from, and a number that
+stands for it in those that follow: logger, level, file, line and function are the same each time.
+"""
 
 LENGTH = struct.Struct("<I")
 PATIENCE = 5.0
 """Seconds that a full pipe is waited for; arbitrary."""
 
+_MOST_PLACES = 4096
 _MOST = 1 << 20  # characters of a message or a line; the rest is cut off
 _PLAIN = frozenset({int, float, str, bool, type(None)})
 _USUAL = frozenset(
@@ -78,29 +82,48 @@ class _Sender:
         self.fd = fd
         self.wishes = wishes
         self.dropped = 0
+        self.places: dict[tuple[Any, ...], int] = {}  # that the parent knows
         self._rest = b""  # of a message that was begun
         self._lock = threading.RLock()  # a signal handler may log while we write
         os.set_blocking(fd, False)
 
-    def send(self, message: tuple[Any, ...]) -> None:
-        """Write a message; drop it when that is not possible for too long."""
+    def send(self, message: tuple[Any, ...]) -> bool:
+        """Write a message; drop it, and return False, when that is not possible for too long."""
         data = marshal.dumps(message, 2)
         with self._lock:
             if self.fd < 0:
-                return
-            if self._rest:
-                self._write(b"")
-                if self._rest:
-                    self.dropped += 1
-                    return
-            if self.dropped:
-                told = marshal.dumps((DROPPED, self.dropped), 2)
-                if not self._write(LENGTH.pack(len(told)) + told):
-                    self.dropped += 1
-                    return
-                self.dropped = 0
-            if not self._write(LENGTH.pack(len(data)) + data):
+                return False
+            if (self._rest or self.dropped) and not self._catch_up():
                 self.dropped += 1
+                return False
+            if self._write(LENGTH.pack(len(data)) + data):
+                return True
+            self.dropped += 1
+            return False
+
+    def _catch_up(self) -> bool:
+        """End the message that was begun, and tell how many were dropped, if there is room now."""
+        if self._rest:
+            self._write(b"")
+            if self._rest:
+                return False
+        if self.dropped:
+            told = marshal.dumps((DROPPED, self.dropped), 2)
+            if not self._write(LENGTH.pack(len(told)) + told):
+                return False
+            self.dropped = 0
+        return True
+
+    def place(self, key: tuple[Any, ...]) -> int | None:
+        """The number of a place, told if it is new; None if it could not be told."""
+        number = len(self.places)
+        if number >= _MOST_PLACES:
+            self.places.clear()  # code made by exec(), without end: told anew
+            number = 0
+        if not self.send((PLACE, number, *key)):
+            return None
+        self.places[key] = number
+        return number
 
     def _write(self, data: bytes) -> bool:
         """Write a message, behind what is left of one before. False: it is not on its way."""
@@ -228,6 +251,10 @@ def _catch_records(logging: ModuleType) -> None:
     class Handler(logging.Handler):  # type: ignore[name-defined, misc]
         """Hands records to the parent."""
 
+        def handle(self, record: Any) -> bool:
+            self.emit(record)  # without the lock of handlers: each message is written in one piece
+            return True
+
         def emit(self, record: Any) -> None:
             if len(root.handlers) > 1 and any(map(_is_queue, root.handlers)):
                 return  # somebody brings them home in the way of the standard library's manual
@@ -249,43 +276,38 @@ def _is_queue(handler: object) -> bool:
 
 
 def _send_record(record: Any) -> None:
-    if _sender is None:
+    sender = _sender
+    if sender is None:
         return
     fields = record.__dict__
     message, args = fields["msg"], fields["args"]
     if type(message) is not str or not (
-        args is None or (type(args) is tuple and _PLAIN.issuperset(map(type, args)))
+        not args or (type(args) is tuple and _PLAIN.issuperset(map(type, args)))
     ):
         message, args = record.getMessage(), None
     if len(message) > _MOST:
         message = message[:_MOST]
-    failure = text = None
-    if fields["exc_info"] or fields["exc_text"]:
-        failure, text = _failure(fields)
-    extra = None
-    if len(fields) > 21:  # cheaper than to look at each name of every record
-        extra = _extra(fields)
-    _sender.send(
-        (
-            RECORD,
-            fields["name"],
-            fields["levelno"],
-            fields["created"],
-            message,
-            args or None,
-            fields["pathname"],
-            fields["lineno"],
-            fields["funcName"],
-            fields["thread"],
-            fields["threadName"],
-            current._where(),
-            failure,
-            text,
-            fields["stack_info"],
-            extra,
-            fields["process"],
-        )
+    key = (
+        fields["name"],
+        fields["levelno"],
+        fields["pathname"],
+        fields["lineno"],
+        fields["funcName"],
+        fields["threadName"],
+        fields["thread"],
+        fields["process"],
     )
+    place = sender.places.get(key)
+    if place is None and (place := sender.place(key)) is None:
+        sender.dropped += 1
+        return
+    more = None
+    if fields["exc_info"] or fields["exc_text"] or fields["stack_info"] or len(fields) > 21:
+        # With this many fields there may be extra ones: cheaper than to look at each name.
+        failure, text = _failure(fields)
+        more = failure, text, fields["stack_info"], _extra(fields)
+    where = current._where()
+    sender.send((RECORD, place, fields["created"], message, args or None, where, more))
 
 
 def _failure(fields: dict[str, Any]) -> tuple[bytes | None, str | None]:
@@ -294,6 +316,8 @@ def _failure(fields: dict[str, Any]) -> tuple[bytes | None, str | None]:
 
     text: str | None = fields["exc_text"]
     info = fields["exc_info"]
+    if not info and not text:
+        return None, None
     if not isinstance(info, tuple) or info[1] is None:
         return None, text
     from ..wire.remote import pack_error
