@@ -325,6 +325,8 @@ class Pool(concurrent.futures.Executor):
             lambda: shared.workers,
         )
         if checkpoint is None:
+            if restart:
+                raise TypeError("restart= is about a checkpoint: give checkpoint=, too")
             stream = Stream(*parts)
         else:
             stream = self._resumed(checkpoint, restart, lane, parts)

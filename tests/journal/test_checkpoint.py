@@ -111,6 +111,8 @@ def test_another_function_is_refused_at_once(tmp_path: Path) -> None:
         database.close()
         with pytest.raises(CheckpointChanged, match="made by cpython-27, and this is cpython-3"):
             pool.map(double, range(5), checkpoint=path)
+        with pytest.raises(TypeError, match="restart= is about a checkpoint"):
+            pool.map(double, range(5), restart=True)
         found = pool.map(lambda x: -x, range(3), checkpoint=path, restart=True)
         assert list(found) == [0, -1, -2]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -154,9 +153,8 @@ def _stack(pid: int) -> list[str]:
     if done.returncode:
         why = (done.stderr.strip().splitlines() or ["it says nothing"])[-1]
         return [f"(py-spy: {why})"]
-    here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    lines = [line.rstrip() for line in done.stdout.splitlines() if line.startswith("    ")]
-    return [line.strip() for line in lines if here not in line][:12]
+    lines = [line.strip() for line in done.stdout.splitlines() if line.startswith("    ")]
+    return [line for line in lines if "(lightwork/" not in line][:12]
 
 
 def _time(seconds: float) -> str:
