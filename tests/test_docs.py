@@ -65,7 +65,8 @@ def run_console(block: Block, page: Path, folder: Path) -> None:
     for command, expected in zip(parts[1::2], parts[2::2], strict=True):
         if command.startswith("pip install"):
             continue
-        script = f'exec 2>&1\nlightwork() {{ {sys.executable} -m lightwork "$@"; }}\n{command}'
+        python = f'python() {{ {sys.executable} "$@"; }}'
+        script = f'exec 2>&1\n{python}\nlightwork() {{ python -m lightwork "$@"; }}\n{command}'
         ran = run_command(["bash", "-c", script], cwd=folder)
         where = f"{page.name}, line {block.line}, $ {command}"
         assert like(ran.out, expected), f"{where} printed:\n{ran.out}"

@@ -34,16 +34,19 @@ MAY_IMPORT: dict[str, set[str]] = {
     "bunch": {"future", "ledger"},  # futures whose calls travel together
     "pump": set(),  # who waits; knows nothing of what for
     "backends.local": set(),  # calls that run in this very process
-    "observe": BASE,
+    # What a worker sees and says of itself, and where it arrives; used by backends and engine.
+    "observe": {*BASE, "current", "wire", "observe.monitor"},
     **{
-        f"backends.{one}": {*BASE, "core", "wire", "backends.base", "backends.local", "current"}
+        f"backends.{one}": {
+            *(*BASE, "core", "wire", "backends.base", "backends.local", "current", "observe")
+        }
         for one in BACKENDS
     },
     "ledger": ENGINE,  # what the engine knows of its tasks
     "engine": {*ENGINE, "bunch", "ledger", "pump"},
     "exits": {"engine"},
     "stream": {*BASE, "engine", "future", "pump"},
-    "journal": BASE,
+    "journal": {*BASE, "stream", "wire"},
     # kind="auto": one function's route, the places it can go to, and what joins them
     "decision": {"measure.model"},
     "hop": ENGINE,
@@ -65,7 +68,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "share": {*BASE, "current", "wire"},
     "compat": PUBLIC,
     "demos": PUBLIC,
-    "cli": {*PUBLIC, "demos", "measure"},
+    "observe.monitor": set(),  # how to look at a pool; also for who looks
+    "cli": {*PUBLIC, "demos", "measure", "observe.monitor"},
     "__main__": {"cli"},
     "": set(),  # loads its names lazily, by their homes' names
 }

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from .errors import (
         CannotPickle,
         CannotUnpickle,
+        CheckpointChanged,
+        CheckpointError,
         DeadlockError,
         InternalError,
         LightworkError,
@@ -36,8 +38,10 @@ if TYPE_CHECKING:
         WorkerCrashed,
     )
     from .future import Failure, Future, TaskInfo
+    from .journal import Checkpoint
     from .measure.advise import Advice, advise
     from .measure.sweep import Sweep, sweep
+    from .observe.logs import TaskFilter
     from .options import Backoff, Retry, TaskOptions
     from .pool import Pool
 
@@ -55,6 +59,8 @@ _HOMES = {
     "lightwork.errors": (
         "CannotPickle",
         "CannotUnpickle",
+        "CheckpointChanged",
+        "CheckpointError",
         "DeadlockError",
         "InternalError",
         "LightworkError",
@@ -72,6 +78,8 @@ _HOMES = {
     "lightwork.future": ("Failure", "Future", "TaskInfo"),
     "lightwork.measure.advise": ("Advice", "advise"),
     "lightwork.measure.sweep": ("Sweep", "sweep"),
+    "lightwork.journal": ("Checkpoint",),
+    "lightwork.observe.logs": ("TaskFilter",),
     "lightwork.options": ("Backoff", "Retry", "TaskOptions"),
     "lightwork.pool": ("Pool",),
 }
@@ -85,6 +93,9 @@ __all__ = [
     "Backoff",
     "CannotPickle",
     "CannotUnpickle",
+    "Checkpoint",
+    "CheckpointChanged",
+    "CheckpointError",
     "DeadlockError",
     "Decision",
     "Failure",
@@ -101,6 +112,7 @@ __all__ = [
     "Retry",
     "Sweep",
     "Task",
+    "TaskFilter",
     "TaskInfo",
     "TaskKilled",
     "TaskOptions",

@@ -43,7 +43,9 @@ from .options import TaskOptions
 from .pump import Pump, log_failure, slices
 
 if TYPE_CHECKING:
+    from .core.events import Running
     from .future import Future
+    from .observe.history import History
     from .stream import Chunk, Stream
 
 __all__ = ["Engine", "live_engines"]
@@ -99,6 +101,9 @@ class Engine:
         self._finished = threading.Event()
         self._all_gone = False
         self._deferred: deque[Callable[[], None]] = deque()  # outcomes that are the pump's to tell
+        self.history: History | None = None  # who is told what happens, if anybody is
+        self.at_end: list[Callable[[], None]] = []  # called once, when all is over
+        self.timed = False  # note when each call starts, though no time limit is watched
         self._pump = Pump(
             f"{options.name}-pump",
             step=self._step,
@@ -350,6 +355,9 @@ class Engine:
 
     def ready(self, worker: int) -> None:
         """See Sink."""
+        if self.history is not None:
+            with self._lock:
+                self.history.ready(worker)
         self._say(ev.Ready(worker))
 
     def start_failed(self, worker: int, error: BaseException, *, fatal: bool) -> None:
@@ -357,6 +365,8 @@ class Engine:
         with self._lock:
             self._alive.pop(worker, None)
             self._start_error = (error, fatal)
+            if self.history is not None:
+                self.history.gone(worker, "could not be started")
         self._gone(worker, ev.StartFailed(worker, fatal))
 
     def died(self, worker: int, death: Death) -> None:
@@ -364,6 +374,8 @@ class Engine:
         with self._lock:
             self._alive.pop(worker, None)
             self._deaths[worker] = death
+            if self.history is not None:
+                self.history.gone(worker, death.how)
         self._gone(worker, ev.Died(worker, death.running, death.how))
 
     def results(self, worker: int, results: Sequence[Result]) -> None:
@@ -391,6 +403,8 @@ class Engine:
                     answers.append(ev.Answer(task, attempt, hi))
                     arrived.append(Arrived(entry, result, held))
                 self._arrived = arrived
+                if self.history is not None:
+                    self._note_answers(worker, arrived)
                 self._handle(ev.Answered(worker, answers, seconds, calls))
                 self._arrived = ()
             except BaseException as error:
@@ -398,6 +412,32 @@ class Engine:
                 raise
             owed = self._leave()
         self._after(owed)
+
+    def _note_answers(self, worker: int, arrived: Sequence[Arrived]) -> None:
+        """Locked. Tell the history, and now and then how many calls wait."""
+        history = self.history
+        assert history is not None
+        history.answered(worker, arrived)
+        if self._clock() >= history.next_sample:
+            counts = self._scheduler.statistics()
+            history.sample(counts.queued + counts.delayed, counts.running)
+
+    def remembered(self) -> tuple[History, Statistics, float] | None:
+        """The history as of now, with the counts and the time; None if there is none."""
+        with self._lock:
+            if self.history is None:
+                return None
+            return self.history.snapshot(), self._scheduler.statistics(), self._clock()
+
+    def running(self) -> list[tuple[int, Running | None, Entry | Future | None]]:
+        """The workers, the call that each is at, and its task."""
+        with self._lock:
+            found: list[tuple[int, Running | None, Entry | Future | None]] = []
+            for worker in self._alive:
+                seen = self._backend.inspect(worker)
+                entry = None if seen is None else self._ledger.entries.get(seen.task)
+                found.append((worker, seen, entry))
+            return found
 
     def nudged(self) -> None:
         """See Sink."""
@@ -495,6 +535,8 @@ class Engine:
         # In this order: Ctrl-C in between must not leave us waiting for one that nobody starts.
         self._backend.start(command.worker)
         self._alive[command.worker] = None
+        if self.history is not None:
+            self.history.starting(command.worker)
         if self._backend.has_pump:
             self._pump.start()
 
@@ -517,10 +559,12 @@ class Engine:
                 known_well = self._scheduler.measured(family) >= TINY_KNOWN
                 exact = options.exact or not known_well
                 tiny = mean is not None and mean < TINY and not exact
-                flags = (options.timeout is not None, tiny, exact)
+                flags = (self.timed or options.timeout is not None, tiny, exact)
             parcels.append(
                 Parcel(task, attempt, lo, hi, entry._base, entry._index, entry._call, *flags)
             )
+        if self.history is not None:
+            self.history.sent(worker)
         self._backend.send(worker, parcels)
 
     def _offer(self, worker: int, entry: Entry | Future, result: Result) -> set[int] | None:
@@ -544,10 +588,14 @@ class Engine:
     def _ended(self, command: do.Ended) -> None:
         death = self._deaths.get(command.worker) if command.worker is not None else None
         broken = self._why_broken() if command.how == "broken" else None
+        if self.history is not None:
+            entry = self._ledger.entries.get(command.task)
+            self.history.ended(command.how, entry, command.lo, command.hi)
         self._ledger.end(command, death, broken)
 
     def _retrying(self, command: do.Retrying) -> None:
-        """A hook for the run's report; the scheduler keeps the count."""
+        if self.history is not None:
+            self.history.retrying(command.attempt, command.why)
 
     def _take_back(self, command: do.TakeBack) -> ev.TakenBack:
         taken = self._backend.take_back(command.worker, command.task, command.offset)
@@ -582,6 +630,8 @@ class Engine:
     def _end(self) -> None:
         """Free. Nothing is left."""
         self._backend.close()
+        while self.at_end:
+            self.at_end.pop()()
         self._finished.set()
 
     # -- waiting -------------------------------------------------------------------------------
@@ -603,9 +653,9 @@ class Engine:
             self._end()
         return True
 
-    def stir(self, future: Future) -> None:
-        """A future was finished by somebody else than us: a caller may be waiting for it."""
-        if self._pump.helped is future:
+    def stir(self, waited: Future | Stream) -> None:
+        """There is news of it that is not from us: a caller may be waiting for that."""
+        if self._pump.helped is waited:
             self._backend.wake()
 
     def _step(self, timeout: float | None) -> bool:

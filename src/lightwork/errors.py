@@ -18,6 +18,8 @@ are cut by meaning: *you* asked for something that cannot be, the *world* broke 
     ├── RemoteError                                   stands in for an exception that cannot travel
     ├── OwnerDied                                     world: the holder of a lock is gone
     ├── DeadlockError       (also RuntimeError)       you: these wait for each other in a circle
+    ├── CheckpointError                               world: a checkpoint cannot be used, or written
+    │   └── CheckpointChanged   (also ValueError)     you: it is of another function, or other items
     ├── MissingExtra        (also ImportError)        you: an optional part is not installed
     └── InternalError       (also RuntimeError)       we: a bug of ours, with the story
 
@@ -42,6 +44,8 @@ if TYPE_CHECKING:
 __all__ = [
     "CannotPickle",
     "CannotUnpickle",
+    "CheckpointChanged",
+    "CheckpointError",
     "DeadlockError",
     "InternalError",
     "LightworkError",
@@ -157,6 +161,20 @@ class DeadlockError(LightworkError, RuntimeError):
     """
 
     circle: tuple[dict[str, Any], ...] = ()
+
+
+class CheckpointError(LightworkError):
+    """A checkpoint cannot be gone on with: damaged, in use, not one of ours, or no room to write.
+
+    The file is left as it is. Its sibling ``CheckpointChanged`` means that the file is fine.
+    """
+
+
+class CheckpointChanged(CheckpointError, ValueError):
+    """The function, the items or Python are not those that the checkpoint was made with.
+
+    Nothing was changed in the file; ``restart=True`` empties it and begins anew.
+    """
 
 
 class MissingExtra(LightworkError, ImportError):

@@ -128,6 +128,9 @@ class Lane:
             found = route.figures.wall
         return found * IN_PLACE_AHEAD if route.place == "serial" else found
 
+    def stir(self, waited: object) -> None:
+        """See Engine. Nobody waits in `help`."""
+
     def help(self, stream: Stream, timeout: float | None) -> None:
         """See Engine. Nobody is helped: results may come from several engines, and who waits for
         one of them would not hear of the others'."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 
 from . import exits
 from .backends.base import Backend, WorkerOptions
+from .blame import function_name
 from .current import Seeded
 from .engine import Engine
 from .errors import CannotPickle, LightworkError
@@ -23,8 +24,12 @@ from .options import TaskOptions, _number, _whole
 from .stream import END, Map, MapOptions, Stream
 
 if TYPE_CHECKING:
+    import os
+
     from .core.scheduler import Statistics
     from .decision import Decision
+    from .journal import Checkpoint
+    from .observe.report import Report
     from .router import Router
 
 __all__ = ["Pool"]
@@ -35,7 +40,7 @@ _BACKENDS = {
     "threads": "threads:ThreadBackend",
 }
 KINDS = ("auto", *_BACKENDS)
-ON_ERROR = ("raise", "return", "skip", "group")
+CAPTURE = (None, "lines", "log")
 
 
 class _Shared:
@@ -59,6 +64,7 @@ class _Shared:
         self.maps = 0
         self.families: dict[TaskOptions, dict[object, int]] = {}
         self.caught = 0  # how often `with` caught SIGTERM
+        self.checkpoints: weakref.WeakSet[Checkpoint] = weakref.WeakSet()
         weakref.finalize(self, engine.drop).atexit = False
 
 
@@ -89,6 +95,13 @@ class Pool(concurrent.futures.Executor):
         name: for threads, processes and log lines.
         seed: makes ``current_task().rng`` available, reproducibly for any number of workers.
         grace: seconds that running tasks get when SIGTERM arrives in the ``with`` block.
+        logs: log records and warnings of worker processes arrive in this process's ``logging``
+            and ``warnings``; False: workers are on their own.
+        capture: what becomes of what worker processes print. None: it goes where theirs goes;
+            ``"lines"``: it is printed by this process, in whole lines; ``"log"``: lines become
+            records of the loggers ``lightwork.stdout`` and ``lightwork.stderr``.
+        trace: remember what happens, for `report`.
+        monitor: let ``lightwork top`` look at it, by a socket that only this user can open.
 
     Raises:
         ValueError, TypeError: naming the value and what was expected.
@@ -109,6 +122,10 @@ class Pool(concurrent.futures.Executor):
         name: str | None = None,
         seed: int | None = None,
         grace: float = 10.0,
+        logs: bool = True,
+        capture: str | None = None,
+        trace: bool = False,
+        monitor: bool = False,
     ) -> None:
         if kind not in KINDS:
             raise ValueError(f"unknown kind {kind!r}; known: {', '.join(KINDS)}")
@@ -128,13 +145,14 @@ class Pool(concurrent.futures.Executor):
         if seed is not None:
             _whole("seed", seed, least=0)
         self._grace = _number("grace", grace, least=0)
+        _check_capture(capture, logs)
         decisions: Sequence[Decision] = ()
-        if kind == "auto" and (only := _for_processes_only(locals())):
+        if kind == "auto" and (only := _one_engine(locals())):
             # What was asked for decides.
             from .decision import for_all
 
             kind = "processes"
-            decisions = [for_all(f"the pool has {only}=, which is for worker processes")]
+            decisions = [for_all(f"the pool has {only}")]
         workers = _default_workers(kind) if max_workers is None else max_workers
         if kind == "serial":
             workers = 2**31  # one for each task that a task waits for; they cost nothing
@@ -147,6 +165,9 @@ class Pool(concurrent.futures.Executor):
             max_workers=workers,
             name=name or f"lightwork-{kind}",
             seed=seed,
+            logs=logs,
+            capture=capture,
+            apart=trace,
         )
         router: Router | None = None
         if kind == "auto":
@@ -159,8 +180,24 @@ class Pool(concurrent.futures.Executor):
             max_tasks_per_child=max_tasks_per_child if kind == "processes" else None,
             idle_timeout=idle_timeout,
         )
+        if trace:
+            from .observe.history import History
+
+            engine.history = History(name or f"lightwork-{kind}", kind)
         shown = 1 if kind == "serial" else workers
         self._shared = _Shared(cast(Engine, engine), kind, shown, seed, router, decisions)
+        if monitor:
+            from .observe.look import watch
+
+            assert isinstance(engine, Engine)
+            engine.timed = True
+            shared = weakref.ref(self._shared)
+            watch(
+                engine,
+                name or f"lightwork-{kind}",
+                kind,
+                lambda: found.workers if (found := shared()) is not None else 0,
+            )
         self._use(TaskOptions())
 
     def _use(self, options: TaskOptions) -> None:
@@ -217,6 +254,8 @@ class Pool(concurrent.futures.Executor):
                 key = "others"
             family = families.get(key) or self._engine.add_family(self._options)
             families[key] = family
+            if self._engine.history is not None:
+                self._engine.history.functions[family] = function_name(fn)
         return family
 
     def map(
@@ -231,6 +270,8 @@ class Pool(concurrent.futures.Executor):
         on_error: str | Callable[[Failure], object] = "raise",
         progress: object = False,
         seed: int | None = None,
+        checkpoint: str | os.PathLike[str] | Checkpoint | None = None,
+        restart: bool = False,
     ) -> Map:
         """Call `fn` on each item; return an iterator over the results.
 
@@ -248,72 +289,100 @@ class Pool(concurrent.futures.Executor):
             progress: True or a label: a progress bar (tqdm); or an object with ``update(n)``
                 and ``close()``.
             seed: for ``current_task().rng``; the same items give the same streams.
+            checkpoint: a file in which each result is kept before it is handed out. The same call
+                with the same file goes on where the last one stopped, however that ended: what is
+                finished comes from the file, what has failed is tried again. See `Checkpoint`.
+            restart: forget what the checkpoint has.
 
         Raises:
             TimeoutError: from the iterator, when `timeout` has passed.
             PoolClosed, PoolBroken: as `submit`.
+            CheckpointError: the checkpoint cannot be opened (at once) or written (from the
+                iterator).
+            CheckpointChanged: it is of another function or Python (at once), or of other items
+                (from the iterator, behind the results before it).
         """
-        stream, bar = self._stream(
-            fn, iterables, timeout, chunksize, buffersize, ordered, on_error, progress, seed
-        )
+        options = MapOptions(ordered, on_error, chunksize, buffersize, timeout)
+        stream, bar = self._stream(fn, iterables, options, progress, seed, checkpoint, restart)
         return Map(stream, bar)
 
     def _stream(
         self,
         fn: Callable[..., Any],
         iterables: tuple[Iterable[Any], ...],
-        timeout: float | None,
-        chunksize: int | None,
-        buffersize: int | None,
-        ordered: bool,
-        on_error: str | Callable[[Failure], object],
+        options: MapOptions,
         progress: object,
         seed: int | None,
+        checkpoint: str | os.PathLike[str] | Checkpoint | None,
+        restart: bool,
     ) -> tuple[Stream, Any]:
         self._engine.check_open()
         if not iterables:
             raise TypeError("map() needs at least one iterable")
-        if timeout is not None:
-            _number("timeout", timeout, least=-float(2**62))
-        if chunksize is not None:
-            _whole("chunksize", chunksize, least=1)
-        if buffersize is not None:
-            _whole("buffersize", buffersize, least=1)
-        if not callable(on_error) and on_error not in ON_ERROR:
-            raise ValueError(
-                f"on_error must be one of {', '.join(ON_ERROR)} or a callable, not {on_error!r}"
-            )
+        options.check()
         shared = self._shared
         shared.maps += 1
         run = fn
+        lane: tuple[int, ...] | None = None
         if seed is not None:
-            run = Seeded(fn, (_whole("seed", seed, least=0),))
+            lane = (_whole("seed", seed, least=0),)
         elif shared.seed is not None:
-            run = Seeded(fn, (shared.seed, shared.maps))
+            lane = (shared.seed, shared.maps)
+        if lane is not None:
+            run = Seeded(fn, lane)
+        bar = None
+        if progress is not False and progress is not None:
+            from .observe.progress import Captured, make_bar
+
+            bar = make_bar(progress, iterables)
+            if bar.shown and shared.kind == "processes":
+                run = Captured(run)
         star = len(iterables) > 1
         items = zip(*iterables) if star else iterables[0]
         family = self._family(fn)
         engine, workers = self._engine, lambda: shared.workers
         if shared.router is not None:
-            lane = shared.router.lane(family, _lengths(iterables))
-            engine, workers = cast(Engine, lane), lane.workers
-        stream = Stream(
+            way = shared.router.lane(family, _lengths(iterables))
+            engine, workers = cast(Engine, way), way.workers
+        parts = (
             engine,
             fn,
             run,
             items,
             star,
             family,
-            MapOptions(ordered, on_error, chunksize, buffersize, timeout),
+            options,
             workers,
         )
-        bar = None
-        if progress is not False and progress is not None:
-            from .observe.progress import make_bar
-
-            bar = make_bar(progress, iterables)
+        if checkpoint is None:
+            if restart:
+                raise TypeError("restart= is about a checkpoint: give checkpoint=, too")
+            stream = Stream(*parts)
+        else:
+            stream = self._resumed(checkpoint, restart, lane, parts)
+        if bar is not None:
             stream.on_progress = bar.update
         return stream, bar
+
+    def _resumed(
+        self,
+        checkpoint: str | os.PathLike[str] | Checkpoint,
+        restart: bool,
+        lane: tuple[int, ...] | None,
+        parts: tuple[Any, ...],
+    ) -> Stream:
+        """A stream that carries on from a checkpoint."""
+        from .journal import Checkpoint
+        from .journal.resume import Resumed
+
+        if not isinstance(checkpoint, Checkpoint):
+            checkpoint = Checkpoint(checkpoint, restart=restart)
+        elif restart:
+            raise TypeError("give restart= to the Checkpoint itself")
+        checkpoint.open(parts[1], lane)
+        if checkpoint not in self._shared.checkpoints:
+            self._shared.checkpoints.add(checkpoint)
+        return Resumed(checkpoint, checkpoint.start, *parts)
 
     async def amap(
         self,
@@ -326,15 +395,16 @@ class Pool(concurrent.futures.Executor):
         on_error: str | Callable[[Failure], object] = "raise",
         progress: object = False,
         seed: int | None = None,
+        checkpoint: str | os.PathLike[str] | Checkpoint | None = None,
+        restart: bool = False,
     ) -> AsyncIterator[Any]:
         """As `map`, for ``async for``: waits without blocking the event loop."""
         import asyncio
 
         loop = asyncio.get_running_loop()
         arrived = asyncio.Event()
-        stream, bar = self._stream(
-            fn, iterables, None, chunksize, buffersize, ordered, on_error, progress, seed
-        )
+        options = MapOptions(ordered, on_error, chunksize, buffersize)
+        stream, bar = self._stream(fn, iterables, options, progress, seed, checkpoint, restart)
 
         def tell() -> None:
             if not loop.is_closed():
@@ -400,6 +470,21 @@ class Pool(concurrent.futures.Executor):
         """Counts of tasks and workers, as they are now."""
         return self._engine.statistics()
 
+    def report(self) -> Report:
+        """The run so far: where the time of each worker went, the slowest calls, hints.
+
+        Raises RuntimeError unless the pool was made with ``trace=True``.
+        """
+        remembered = self._engine.remembered()
+        if remembered is None:
+            raise RuntimeError("this pool remembers nothing: make it with Pool(trace=True)")
+        from .backends.processes.limits import usable_cpus
+        from .observe.report import make_report
+
+        history, counts, now = remembered
+        workers = 1 if self.kind == "serial" else self.max_workers
+        return make_report(history, counts, now, max_workers=workers, cpus=usable_cpus())
+
     # -- ending --------------------------------------------------------------------------------
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
@@ -417,6 +502,7 @@ class Pool(concurrent.futures.Executor):
             except KeyboardInterrupt:
                 self.kill_workers()
                 raise
+            self._keep_results()
 
     def terminate_workers(self) -> None:
         """End the pool at once, whatever its workers do: as `kill_workers`.
@@ -432,6 +518,12 @@ class Pool(concurrent.futures.Executor):
         """
         self._engine.abort("the pool's workers were killed")
         self._engine.wait_finished(5.0)
+        self._keep_results()
+
+    def _keep_results(self) -> None:
+        """All that will ever arrive has: let the checkpoints have it."""
+        for checkpoint in list(self._shared.checkpoints):
+            checkpoint.flush()
 
     def __enter__(self) -> Self:
         if exits.catch_sigterm():
@@ -486,10 +578,23 @@ class Pool(concurrent.futures.Executor):
         return f"<Pool {self.kind}, {self.max_workers} workers, {state}>"
 
 
-def _for_processes_only(given: dict[str, Any]) -> str | None:
-    """The name of an option that only worker processes have, if one was given."""
+def _check_capture(capture: str | None, logs: bool) -> None:
+    if capture not in CAPTURE:
+        raise ValueError(f"capture must be one of {CAPTURE}, not {capture!r}")
+    if capture is not None and not logs:
+        raise ValueError("capture= needs logs=True: it goes the same way")
+
+
+def _one_engine(given: dict[str, Any]) -> str | None:
+    """Why ``kind="auto"`` is processes: an option was given that only worker processes have, or
+    one that shows one engine (``trace``, ``monitor``)."""
     names = ("initializer", "max_tasks_per_child", "memory_limit", "native_threads", "start_method")
-    return next((name for name in names if given[name] is not None), None)
+    for name in (*names, "capture"):
+        if given[name] is not None:
+            return f"{name}=, which is for worker processes"
+    return next(
+        (f"{name}=, which shows processes" for name in ("trace", "monitor") if given[name]), None
+    )
 
 
 def _lengths(iterables: tuple[Iterable[Any], ...]) -> int | None:

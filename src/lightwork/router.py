@@ -50,6 +50,7 @@ from .pump import slices
 from .route import Held, Probing, Route
 
 if TYPE_CHECKING:
+    from .observe.history import History
     from .stream import Stream
 
 __all__ = ["Router"]
@@ -69,6 +70,7 @@ class Router:
     """
 
     kind = "auto"
+    history: History | None = None  # it shows one engine: see ``pool._one_engine``
 
     def __init__(
         self,
@@ -104,6 +106,9 @@ class Router:
         """Raise PoolClosed when no more tasks are taken."""
         if self._closed is not None:
             raise PoolClosed(f"cannot schedule new futures: {self._closed}")
+
+    def remembered(self) -> None:
+        """See Engine. Nothing."""
 
     def add_family(self, options: TaskOptions) -> int:
         """A function with its options; return its number."""

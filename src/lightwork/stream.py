@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .errors import CannotPickle, LightworkError
 from .future import Failure
+from .options import _number, _whole
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -46,6 +47,8 @@ MOST_BYTES = 256 * 2**20
 
 END = object()
 
+ON_ERROR = ("raise", "return", "skip", "group")
+
 
 class MapOptions(NamedTuple):
     """How a map behaves; see ``Pool.map``."""
@@ -55,6 +58,20 @@ class MapOptions(NamedTuple):
     chunksize: int | None = None
     buffersize: int | None = None
     timeout: float | None = None
+
+    def check(self) -> None:
+        """Raise ValueError or TypeError, naming the option, unless all are what they should be."""
+        if self.timeout is not None:
+            _number("timeout", self.timeout, least=-float(2**62))
+        if self.chunksize is not None:
+            _whole("chunksize", self.chunksize, least=1)
+        if self.buffersize is not None:
+            _whole("buffersize", self.buffersize, least=1)
+        on_error = self.on_error
+        if not callable(on_error) and on_error not in ON_ERROR:
+            raise ValueError(
+                f"on_error must be one of {', '.join(ON_ERROR)} or a callable, not {on_error!r}"
+            )
 
 
 class Piece(NamedTuple):
@@ -161,7 +178,7 @@ class Stream:
         self.star = star
         self.seen = 0  # items read
         self.failures: list[Failure] = []  # on_error="group": raised together at the end
-        self.on_progress: Callable[[int], None] | None = None
+        self.on_progress: Callable[[int, int], None] | None = None  # items, and failed ones
         self._run_fn = run
         self._engine = engine
         self._family = family
@@ -330,23 +347,23 @@ class Stream:
                 for item in items:
                     self._submit([item])
                 return
-            chunk = Chunk(self, start, items, 0)
-            self._add(chunk)
+            chunk = self._new_chunk(start, items)
             chunk._settle(0, [None], {0: error}, (0, None, 0.0, 0.0), time.monotonic())
             return
-        chunk = Chunk(self, start, items, getattr(call, "size", 0))
-        self._add(chunk)
+        chunk = self._new_chunk(start, items, getattr(call, "size", 0))
         try:
             self._engine.submit_chunk(call, chunk, self._family, start)
         except LightworkError as error:  # closed, or broken
             errors: dict[int, BaseException] = dict.fromkeys(range(len(items)), error)
             chunk._settle(0, [None] * len(items), errors, (0, None, 0.0, 0.0), time.monotonic())
 
-    def _add(self, chunk: Chunk) -> None:
+    def _new_chunk(self, start: int, items: Sequence[Any], size: int = 0) -> Chunk:
+        chunk = Chunk(self, start, items, size)
         self._open[chunk] = None
-        self._bytes += chunk.size
+        self._bytes += size
         if self._options.ordered:
             self._chunks.append(chunk)
+        return chunk
 
     # -- taking ------------------------------------------------------------------------------------
 
@@ -426,7 +443,7 @@ class Stream:
         """What to hand out for a piece, and the error to raise behind it, if any."""
         errors = piece.errors
         if self.on_progress is not None:
-            self.on_progress(len(piece.values))
+            self.on_progress(len(piece.values), len(errors) if errors else 0)
         if not errors:
             return piece.values, None
         on_error = self._options.on_error

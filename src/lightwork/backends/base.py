@@ -32,6 +32,9 @@ class WorkerOptions(NamedTuple):
     max_workers: int = 1  # how many there will be, for shares
     name: str = "lightwork"
     seed: int | None = None
+    logs: bool = True  # processes: send log records and warnings to the parent
+    apart: bool = False  # answer each call by a result of its own, with its own times
+    capture: str | None = None  # processes: "lines" or "log", what becomes of printed lines
 
 
 class Call(Protocol):

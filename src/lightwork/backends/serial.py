@@ -162,6 +162,9 @@ class SerialBackend:
                 parcel = queue.popleft()
             except IndexError:
                 return
+            if self._options.apart and not parcel.tiny and parcel.hi - parcel.lo > 1:
+                queue.appendleft(parcel._replace(lo=parcel.lo + 1))
+                parcel = parcel._replace(hi=parcel.lo + 1)
             result = self._parcel(worker, parcel)
             self._sink.results(worker, [result])
             if self._doomed.pop(worker, None):

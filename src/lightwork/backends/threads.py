@@ -320,7 +320,9 @@ class ThreadBackend:
             while state.answers:
                 answer = state.answers.popleft()
                 if run and (
-                    run[-1].parcel is not answer.parcel or run[-1].offset + 1 != answer.offset
+                    (self._options.apart and not answer.parcel.tiny)
+                    or run[-1].parcel is not answer.parcel
+                    or run[-1].offset + 1 != answer.offset
                 ):
                     results.append(_together(run))
                     run = []

@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from typing import Any, NoReturn
 
 from .problem import WrongUse
@@ -23,8 +24,8 @@ Call a function on every item, on all CPUs, and write one JSON object a line for
 _MAP_MORE = """\
 TARGET is module:function or path/file.py:function; module:Class.method works too.
 
-The items come from exactly one of: the command line, --range, --lines, --jsonl. On the command
-line, a word that is written just as Python writes an int or a float is that number, and all
+The items come from exactly one of: the command line, --range, --lines, --jsonl, --again. On the
+command line, a word that is written just as Python writes an int or a float is that number, and all
 else is text (007, 1.10 and 1e3 are text, too); with --star, each word is JSON.
 
 Results are put into JSON where they are computed. Sets become lists, bytes base64, arrays
@@ -37,9 +38,12 @@ exit status: 0 all done, 1 some item failed, 2 wrong use (also input that is not
 
 examples:
   lightwork map math:factorial 5 10 20
-  lightwork map math:sqrt --range 0:1000000 -o roots.jsonl
+  lightwork map math:sqrt --range 0:1000000 -o roots.jsonl --resume
   find . -name '*.py' | lightwork map tools.py:check --lines - --timeout 30 --retries 2
   lightwork map operator:pow --star --jsonl pairs.jsonl --kind threads
+  lightwork map tools.py:check --lines names.txt -o out.jsonl --failed failed.jsonl
+  lightwork map tools.py:check --again failed.jsonl --workers 1
+  lightwork map tools.py:check --lines names.txt --report run.html --trace run.json
 """
 
 
@@ -98,6 +102,7 @@ def _map_parser() -> Parser:
     )
     add = parser.add_argument
     add_items(parser)
+    add("--again", metavar="FILE", help="the items that failed in FILE, a file of results")
     add("-o", "--output", metavar="OUT.jsonl", help="write the results there, not to stdout")
     add("--kind", default="auto", help="auto (default), threads, processes or serial")
     add("--workers", metavar="N", type=whole(1), help="how many at once at most")
@@ -111,6 +116,15 @@ def _map_parser() -> Parser:
         help="a failed item: `return` writes its error in its place and goes on (default); "
         "`skip` writes nothing for it and goes on; `raise` ends the run",
     )
+    add("--failed", metavar="FILE", help="write failures there, too; --again takes that file")
+    add("--checkpoint", metavar="FILE", help="keep results there, and go on from what is there")
+    add("--resume", action="store_true", help="the same, with OUT.jsonl.checkpoint as the file")
+    add("--restart", action="store_true", help="forget what the checkpoint has, and begin anew")
+    add("--report", metavar="FILE", help="write a page (HTML) about the run: where its time went")
+    add("--trace", metavar="FILE", help="write its timeline, for https://ui.perfetto.dev")
+    add("--name", metavar="NAME", help="what to call the run, in reports and for `lightwork top`")
+    add("--monitor", action="store_true", help="let `lightwork top` look at it while it runs")
+    add("--dry-run", action="store_true", help="say what would be done, and do nothing")
     add("--quiet", action="store_true", help="no progress bar, no summary, no list of failures")
     return parser
 
@@ -120,41 +134,113 @@ def _map(words: Sequence[str]) -> int:
     wanted = _map_parser().parse_intermixed_args(words)
     if hasattr(sys, "set_int_max_str_digits"):
         sys.set_int_max_str_digits(0)  # results of one run are the items of the next, of any size
+    from . import planning
+
+    planning.check_files(wanted)
     with ExitStack() as stack:
-        started = False
+        started = complete = False
         source = the_items(wanted)
         stack.callback(source.close)
-        if wanted.output is None or wanted.output == "-":
-            from .output import standard_output
+        if wanted.dry_run:
+            from .target import load
 
-            output = stack.enter_context(standard_output())
-        else:
-            from .output import to_file
-
-            output = to_file(wanted.output, [wanted.lines or "", wanted.jsonl or ""])
-        stack.callback(lambda: output.close(started=started))
-        from .target import load
-
-        function = load(wanted.target)
+            function = load(wanted.target)
+            planning.tell(wanted, function, source, _pool)
+            return 0
+        output, failed = planning.outputs(wanted, stack)
+        stack.callback(lambda: output.close(started=started, complete=complete))
+        if failed is not None:
+            stack.callback(lambda: failed.close(started=started))
         from .job import Job
         from .run import Run, Wishes
+        from .target import load
 
+        job = Job(load(wanted.target), star=wanted.star)
+        checkpoint = planning.checkpoint(wanted, job, stack)
         pool = _pool(wanted)
-        wishes = Wishes(not wanted.unordered, wanted.on_error, wanted.quiet)
-        task = Run(pool, Job(function, star=wanted.star), source, output, wishes)
+        wishes = Wishes(
+            not wanted.unordered,
+            wanted.on_error,
+            wanted.quiet,
+            checkpoint,
+            failed,
+            partial(planning.write_reports, wanted, pool),
+        )
+        task = Run(pool, job, source, output, wishes)
         started = True
-        return task.run()
+        try:
+            return task.run()
+        finally:
+            complete = task.complete
 
 
 def _pool(wanted: argparse.Namespace) -> Any:
     from lightwork import Backoff, LightworkError, Pool, Retry
 
+    from .progress import shows_a_bar
+
+    # What the function prints must not tear the bar.
+    capture = "lines" if shows_a_bar() and not wanted.quiet else None
     try:
-        pool = Pool(wanted.kind, wanted.workers)
+        pool = Pool(
+            wanted.kind,
+            wanted.workers,
+            capture=capture,
+            name=wanted.name or f"lightwork map {wanted.target}",
+            trace=bool(wanted.report or wanted.trace),
+            monitor=wanted.monitor,
+        )
+    except OSError as error:
+        raise WrongUse(f"--monitor: {error}") from None
     except (ValueError, TypeError, LightworkError) as error:
         raise WrongUse(f"--kind {wanted.kind}: {error}") from None
     retry = Retry(wanted.retries + 1, backoff=Backoff()) if wanted.retries else None
     return pool.options(timeout=wanted.timeout, retry=retry)
+
+
+def _top_parser() -> Parser:
+    from . import top
+
+    parser = Parser(
+        prog="lightwork top",
+        description="Show what monitored pools are doing, from another terminal.",
+        epilog=top.MORE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    top.fill_parser(parser)
+    return parser
+
+
+def _top(words: Sequence[str]) -> int:
+    from . import top
+
+    return top.run(_top_parser().parse_args(words))
+
+
+def _completion_parser() -> Parser:
+    from . import completion
+
+    parser = Parser(
+        prog="lightwork completion",
+        description="Print what a shell needs to complete the words of this command.",
+        epilog=completion.MORE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("shell", choices=sorted(completion.SCRIPTS), help="which shell")
+    return parser
+
+
+def _completion(words: Sequence[str]) -> int:
+    from . import completion
+
+    if words and words[0] == "--words":  # asked by the script itself
+        for one in completion.candidates(words[1:], PARSERS):
+            print(one)
+        return 0
+    print(completion.SCRIPTS[_completion_parser().parse_args(words).shell], end="")
+    return 0
 
 
 def _other(name: str) -> Callable[[Sequence[str]], int]:
@@ -169,5 +255,14 @@ def _other(name: str) -> Callable[[Sequence[str]], int]:
 
 _COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "map": _map,
+    "top": _top,
+    "completion": _completion,
     **{name: _other(name) for name in ("advise", "bench", "demo", "doctor")},
 }
+
+PARSERS: dict[str, Callable[[], argparse.ArgumentParser]] = {
+    "map": _map_parser,
+    "top": _top_parser,
+    "completion": _completion_parser,
+}
+"""Whose options can be completed."""

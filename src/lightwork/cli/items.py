@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from .problem import WrongUse
 
-__all__ = ["END", "PAUSE", "Source", "from_file", "from_range", "from_words"]
+__all__ = ["END", "PAUSE", "Source", "from_failures", "from_file", "from_range", "from_words"]
 
 END = object()
 PAUSE = object()
@@ -173,6 +173,22 @@ def from_file(path: str, *, jsonl: bool, star: bool) -> Source:
     return _Steady(items, None) if stat.S_ISREG(status.st_mode) else _Live(items)
 
 
+def from_failures(path: str, *, star: bool) -> Source:
+    """The items of the failures in a file of results, as ``--failed`` and ``-o`` write them."""
+    descriptor, name = _open(path)
+    regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
+    items = _failed_items(_values(_lines(descriptor), name, False), name, star)
+    return _Steady(items, None) if regular else _Live(items)
+
+
+def _failed_items(lines: Iterator[Any], name: str, star: bool) -> Iterator[Any]:
+    for number, line in enumerate(lines, 1):
+        if not isinstance(line, dict) or "item" not in line:
+            raise WrongUse(f'{name}, line {number}: no result of this command (it has no "item")')
+        if "error" in line:
+            yield _fit(line["item"], f"{name}, line {number}", star)
+
+
 def _open(path: str) -> tuple[int, str]:
     try:
         if path == "-":
@@ -226,6 +242,10 @@ def _parse(text: bytes | str, where: str, star: bool) -> Any:
         raise WrongUse(f"{where}: not JSON at column {error.colno}: {error.msg}") from None
     except (ValueError, RecursionError) as error:
         raise WrongUse(f"{where}: not JSON that can be read: {error}") from None
+    return _fit(value, where, star)
+
+
+def _fit(value: Any, where: str, star: bool) -> Any:
     if star and not isinstance(value, (list, dict)):
         shown = json.dumps(value)[:40]
         raise WrongUse(f"{where}: --star takes a list or an object, not {shown}")

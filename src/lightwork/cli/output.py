@@ -7,7 +7,8 @@ import stat
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import BinaryIO
 
 from .problem import WrongUse
 
@@ -19,50 +20,102 @@ class Output:
 
     A file is opened before any work starts, so that one that cannot be written is found out in
     time, and emptied only when its first line is there: a command that fails early leaves the
-    results of the last one as they were.
+    results of the last one as they were. A run that carries on (`before`) does not empty it: as
+    long as its lines are those that are there, nothing is written; from the first difference on,
+    such as half a line of a run that was killed, the file is written anew.
+
+    A line is written in one call. If that fails half-way (a full disk), the half is taken back.
     """
 
-    def __init__(self, descriptor: int, name: str, *, path: str | None, created: bool) -> None:
+    def __init__(
+        self,
+        descriptor: int,
+        name: str,
+        *,
+        path: str | None,
+        created: bool,
+        before: BinaryIO | None = None,
+    ) -> None:
         self.name = name
         self._descriptor = descriptor
         self._path = path
         self._created = created
-        self._touched = not (path and stat.S_ISREG(os.fstat(descriptor).st_mode))
+        self._regular = bool(path) and stat.S_ISREG(os.fstat(descriptor).st_mode)
+        self._touched = not self._regular
+        self._before = before if self._regular else None
+        self._size = 0  # bytes of whole lines, in a regular file
 
     def write(self, text: str) -> None:
         """Write a line. Raises OSError (BrokenPipeError when the reader went away)."""
-        self._empty()
         # Half of a surrogate pair stands for a byte of a file's name, and has no UTF-8: the
         # backslash form of it is just JSON's.
-        line = memoryview((text + "\n").encode("utf-8", "backslashreplace"))
-        while line:
-            line = line[os.write(self._descriptor, line) :]
+        data = (text + "\n").encode("utf-8", "backslashreplace")
+        if self._before is not None:
+            if self._before.read(len(data)) == data:
+                self._size += len(data)
+                return
+            self._forget_before()
+        self._empty()
+        line = memoryview(data)
+        try:
+            while line:
+                line = line[os.write(self._descriptor, line) :]
+        except OSError:
+            if self._regular:
+                with suppress(OSError):
+                    os.ftruncate(self._descriptor, self._size)
+            raise
+        self._size += len(data)
+
+    def _forget_before(self) -> None:
+        """From here on the file is ours."""
+        assert self._before is not None
+        self._before.close()
+        self._before = None
+        self._touched = True
+        os.ftruncate(self._descriptor, self._size)
 
     def _empty(self) -> None:
         if not self._touched:
             self._touched = True
             os.ftruncate(self._descriptor, 0)
 
-    def close(self, *, started: bool) -> None:
-        """Close it. `started`: whether work had started, so that no results is a result."""
-        if started:
+    def close(self, *, started: bool, complete: bool = True) -> None:
+        """Close it.
+
+        Args:
+            started: whether work had started, so that no results is a result.
+            complete: whether nothing is missing, so that what is left of a former run is none.
+        """
+        if self._before is not None:
+            if started and complete:
+                self._forget_before()
+            else:
+                self._before.close()
+        elif started:
             self._empty()
         os.close(self._descriptor)
         if self._created and not self._touched and self._path:
             os.unlink(self._path)
 
 
-def to_file(path: str, inputs: list[str]) -> Output:
-    """Open a file for results. Raises WrongUse if it cannot be written, or is an input."""
+def to_file(path: str, inputs: list[str], *, carry_on: bool = False, option: str = "-o") -> Output:
+    """Open a file for results; `inputs` are other files of the command.
+
+    `carry_on`: what is there is of an earlier run of the same. Raises WrongUse if it cannot be
+    written, or is an input.
+    """
     for name in inputs:
         if os.path.exists(name) and os.path.exists(path) and os.path.samefile(name, path):
-            raise WrongUse(f"-o {path!r} is the file that the items are read from")
+            raise WrongUse(f"{option} {path!r} is the file that the items are read from")
     created = not os.path.lexists(path)
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
     try:
-        return Output(os.open(path, flags, 0o666), path, path=path, created=created)
+        descriptor = os.open(path, flags, 0o666)
+        before = open(path, "rb") if carry_on and os.path.isfile(path) else None  # noqa: SIM115
     except OSError as error:
         raise WrongUse(f"cannot write {path!r}: {error.strerror}") from None
+    return Output(descriptor, path, path=path, created=created, before=before)
 
 
 @contextmanager

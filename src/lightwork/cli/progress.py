@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import sys
 import threading
 import time
 from typing import Any
 
-__all__ = ["Report"]
+__all__ = ["Report", "shows_a_bar"]
 
 _SHOWN = 5  # failures that are shown one by one; the results tell them all
 
@@ -39,6 +40,7 @@ class Report:
         with self._lock:
             self.failed += 1
             if self._bar is not None:
+                self._bar.set_postfix(failed=self.failed, refresh=False)
                 self._bar.update()
             if not self._quiet and self.failed <= _SHOWN:
                 self._say(f"item {index}: {text}")
@@ -69,11 +71,16 @@ class Report:
                 self._say(f"{self.done:,} done{failed} in {seconds:.1f} s ({workers})")
 
 
-def _bar(total: int | None) -> Any:
+def shows_a_bar() -> bool:
+    """Whether there is anybody to see one, and tqdm to draw it."""
     if os.environ.get("CI") or not sys.stderr.isatty():
+        return False
+    return importlib.util.find_spec("tqdm") is not None  # nobody asked for it by name
+
+
+def _bar(total: int | None) -> Any:
+    if not shows_a_bar():
         return None
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        return None  # nobody asked for it by name
+    from tqdm import tqdm
+
     return tqdm(total=total, file=sys.stderr, unit=" items", dynamic_ncols=True, leave=False)

@@ -26,11 +26,21 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 from typing import Any, NamedTuple
 
-from lightwork import Failure, LightworkError, Pool, PoolBroken, PoolClosed, TaskKilled
+from lightwork import (
+    Checkpoint,
+    CheckpointChanged,
+    CheckpointError,
+    Failure,
+    LightworkError,
+    Pool,
+    PoolBroken,
+    PoolClosed,
+    TaskKilled,
+)
 
 from .feed import Feed
 from .items import Source
@@ -73,6 +83,9 @@ class Wishes(NamedTuple):
     ordered: bool
     on_error: str
     quiet: bool
+    checkpoint: Checkpoint | None = None  # open
+    failed: Output | None = None  # where failures go, beside
+    finish: Callable[[], None] | None = None  # what is to be done when all is told
 
 
 class Run:
@@ -92,9 +105,11 @@ class Run:
         self._news = News()
         self._stopping = False
         self._killed = False
+        self.complete = False  # every item was handled, and all there is was written
         self._first: BaseException | None = None  # failure of an item, with --on-error raise
         self._trouble: BaseException | None = None  # what ended the run itself
         self._write_error: OSError | None = None
+        self._failed_lock = threading.Lock()
 
     # -- the main thread -----------------------------------------------------------------------
 
@@ -110,7 +125,11 @@ class Run:
                 self._write_error = error
             if not self._killed:
                 self._pool.shutdown()
+            if self._wishes.checkpoint is not None:
+                self._wishes.checkpoint.close()
             status = self._conclude(signum)
+            if self._wishes.finish is not None:
+                self._wishes.finish()
         if self._killed:
             _leave_within(_EXIT_TIME, status)
         return status
@@ -175,9 +194,10 @@ class Run:
             if not isinstance(self._trouble, LightworkError):
                 raise self._trouble  # a bug of ours: its story is needed
             report.say(_broken(self._trouble))
-            return 1
+            return 2 if isinstance(self._trouble, CheckpointChanged) else 1
         if self._feed.problem is not None:
             return 2
+        self.complete = self._first is None
         return 1 if report.failed else 0
 
     # -- the driver, and the threads of bursts ---------------------------------------------------
@@ -196,6 +216,9 @@ class Run:
                 thread.start()
                 over.wait()  # the source has one reader at a time
                 threads = [one for one in threads if one.is_alive()] + [thread]
+            checkpoint = self._wishes.checkpoint
+            if checkpoint is not None and not self._stopping and self._feed.problem is None:
+                checkpoint.check_end(self._feed.count)
         except BaseException as error:
             self._trouble = self._trouble or error
         finally:
@@ -216,7 +239,12 @@ class Run:
     def _burst(self, over: threading.Event | None) -> None:
         base = self._feed.count
         items = self._items(over)
-        results = self._pool.map(self._job, items, ordered=False, on_error="return")
+        checkpoint = self._wishes.checkpoint
+        if checkpoint is not None:
+            checkpoint, base = checkpoint.at(base), 0  # the items of the map are numbered so
+        results = self._pool.map(
+            self._job, items, ordered=False, on_error="return", checkpoint=checkpoint
+        )
         try:
             for result in results:
                 if isinstance(result, Failure):
@@ -255,11 +283,12 @@ class Run:
     def _failed(
         self, index: int, item: str, error: BaseException, attempts: int, worker: int | None
     ) -> None:
-        line: str | None = None
-        if self._wishes.on_error != "skip":
-            facts = json.dumps(describe(error, attempts, worker), ensure_ascii=False)
-            line = f'{{"index": {index}, {item}, "error": {facts}}}'
-        self._lines.put(index, line)
+        facts = json.dumps(describe(error, attempts, worker), ensure_ascii=False)
+        line = f'{{"index": {index}, {item}, "error": {facts}}}'
+        if self._wishes.failed is not None:
+            with self._failed_lock:
+                self._wishes.failed.write(line)
+        self._lines.put(index, None if self._wishes.on_error == "skip" else line)
         self._report.failure(index, one_line(error))
         if self._wishes.on_error == "raise" and self._first is None:
             self._first = error
@@ -292,6 +321,8 @@ def _workers(pool: Pool) -> str:
 
 
 def _broken(error: BaseException) -> str:
+    if isinstance(error, CheckpointError):
+        return str(error)
     cause = error.__cause__
     if cause is None:
         return one_line(error)

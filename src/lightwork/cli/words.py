@@ -66,8 +66,12 @@ def sizes(text: str) -> list[int]:
 
 def the_items(wanted: argparse.Namespace) -> Any:
     """The source that was asked for. Raises WrongUse unless it is exactly one."""
-    from .items import from_file, from_range, from_words
+    from .items import from_failures, from_file, from_range, from_words
 
+    again = getattr(wanted, "again", None)  # for `lightwork map` alone
+    known = "--range, --lines and --jsonl"
+    if hasattr(wanted, "again"):
+        known = "--range, --lines, --jsonl and --again"
     given = [
         name
         for name, value in (
@@ -75,21 +79,21 @@ def the_items(wanted: argparse.Namespace) -> Any:
             ("--range", wanted.range),
             ("--lines", wanted.lines),
             ("--jsonl", wanted.jsonl),
+            ("--again", again),
         )
         if value is not None
     ]
     if len(given) != 1:
         what = f"not {' and '.join(given)}" if given else "and there are none"
-        raise WrongUse(
-            "the items come from exactly one of the command line, --range, --lines and --jsonl, "
-            + what
-        )
+        raise WrongUse(f"the items come from exactly one of the command line, {known}, {what}")
     if wanted.star and (wanted.range is not None or wanted.lines is not None):
         raise WrongUse(f"--star needs lists or objects as items: {given[0]} has none; use --jsonl")
     if wanted.items:
         return from_words(wanted.items, star=wanted.star)
     if wanted.range is not None:
         return from_range(wanted.range)
+    if again is not None:
+        return from_failures(again, star=wanted.star)
     if wanted.lines is not None:
         return from_file(wanted.lines, jsonl=False, star=False)
     return from_file(wanted.jsonl, jsonl=True, star=wanted.star)

@@ -20,8 +20,11 @@ Record = tuple[tuple[Any, ...], list[tuple[Parcel, int, int]]]
 """A worker's record (messages.Results), and whose calls it answers: (parcel, lo, hi)."""
 
 
-def to_results(records: Sequence[Record], hold: Hold) -> list[Result]:
-    """Rebuild what the records hold. Answers of one task that follow each other become one."""
+def to_results(records: Sequence[Record], hold: Hold, *, apart: bool = False) -> list[Result]:
+    """Rebuild what the records hold.
+
+    Answers of one task that follow each other become one, unless they are to stay `apart`.
+    """
     results: list[Result] = []
     values: list[Any] = []  # of the last one of `results`, as long as it may go on
     for record, whose in records:
@@ -32,7 +35,7 @@ def to_results(records: Sequence[Record], hold: Hold) -> list[Result]:
         _, kind, started, seconds, item = record
         parcel, lo, hi = whose[0]
         value, error = (item, None) if kind == ATOM else _rebuild(kind, item, hold)
-        if values:
+        if values and not apart:
             task, attempt, first, before, _, errors, begun, spent = results[-1]
             if before == lo and task == parcel.task and attempt == parcel.attempt:
                 values.append(value)

@@ -16,7 +16,7 @@ from ...wire.frames import Outbox
 from ...wire.pickling import Packed
 from ...wire.segments import Arena
 from . import messages
-from .messages import ATOM, EXACT, GROUP, Cargo, Results
+from .messages import APART, ATOM, EXACT, GROUP, Cargo, Results
 from .page import FINISHED, IDLE, PHASE, SENDING, SENDING_GROUP, Page
 
 __all__ = ["LOST_PARENT", "Answers"]
@@ -86,6 +86,8 @@ class Answers:
         """The call at `position` has ended with a number or the like. Neighbours form a group."""
         now = time.monotonic()
         seconds = now - started
+        if flags & APART and self._atoms:
+            self.end_group()
         atoms = self._atoms
         if not atoms:
             self._begun, self._spent = started, 0.0

@@ -25,6 +25,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ...core.events import Running
+from ...observe.forward import Forwarder
 from ...wire import family
 from ...wire.functions import FunctionTable
 from ...wire.patience import Patience
@@ -80,6 +81,15 @@ class ProcessBackend:
             self._initializer = shipped.data
             self._initargs = packed.data, [bytes(buffer.raw()) for buffer in packed.buffers]
         self._launcher: Launcher = launcher(options.start_method)
+        self._logs: Forwarder | None = None
+        if options.logs:
+            self._logs = Forwarder(
+                options.name,
+                options.capture,
+                forked=options.start_method == "fork",
+                opened=parent_only.add,
+                closed=parent_only.discard,
+            )
         self._channels: dict[int, Channel] = {}
         self._oom_kills: dict[int, int | None] = {}
         self._dirty: deque[Channel] = deque()  # have something to write
@@ -127,6 +137,7 @@ class ProcessBackend:
     def start(self, worker: int) -> None:
         """See Backend."""
         channel = self._channels[worker] = Channel(worker, self._arena, self.wake)
+        channel.apart = self._options.apart
         self._starting.append(channel)
 
     def send(self, worker: int, parcels: Sequence[Parcel]) -> None:
@@ -218,8 +229,15 @@ class ProcessBackend:
         if poller is not None and alarm is not None:
             parent_only.difference_update((alarm.fileno(), poller.fileno()))
             poller.close()
+        if self._logs is not None:
+            self._logs.close()
         self._arena.close()
         self._launcher.close()
+
+    def pid_of(self, worker: int) -> int | None:
+        """The process of a worker; None if it is not known."""
+        channel = self._channels.get(worker)
+        return channel.child.pid if channel is not None and channel.child is not None else None
 
     def inside(self) -> bool:
         """See Backend. Tasks run elsewhere; the pump thread is the engine's."""
@@ -264,8 +282,12 @@ class ProcessBackend:
             cleanup.callback(os.close, fd)
             shared = page.Page(fd)
             failing.callback(shared.close)
-            fds = (theirs.fileno(), fd, *self._family())
-            child = self._launcher.launch(self._spec(channel.worker, fds))
+            fds = [theirs.fileno(), fd, *self._family()]
+            log = self._logs.open(channel.worker) if self._logs is not None else None
+            if log is not None:
+                cleanup.callback(os.close, log)
+                fds.append(log)
+            child = self._launcher.launch(self._spec(channel.worker, tuple(fds)))
             failing.pop_all()
         channel.attach(ours, shared, child)
 
@@ -284,7 +306,8 @@ class ProcessBackend:
         threads = options.native_threads or int(self._env[limits.CPU_SHARE])
         limit = options.memory_limit
         # The fields of worker.Config; here nobody else needs that module.
-        config = marshal.dumps((worker, self._initializer, self._initargs, limit, threads))
+        watched = None if self._logs is None or len(fds) < 3 else self._logs.wishes()
+        config = marshal.dumps((worker, self._initializer, self._initargs, limit, threads, watched))
         return Spec(WORKER, fds, config, tuple(self._modules), self._env)
 
     def _prepare_waiting(self) -> None:

@@ -32,7 +32,7 @@ from .answered import Record, to_results
 from .calls import Single
 from .launch import Child, parent_only
 from .ledger import Book, Frame
-from .messages import EXACT, SINGLE, STAR, TIMED, TINY, Cargo, Header, Hold
+from .messages import APART, EXACT, SINGLE, STAR, TIMED, TINY, Cargo, Header, Hold
 from .page import Page
 
 __all__ = ["Channel", "News"]
@@ -69,6 +69,7 @@ class Channel:
         init_error: the packed error of its initializer.
         used_memory: the resident bytes for which it was killed.
         news: what it has told about itself, until somebody takes note of it.
+        apart: each answer is to be a result of its own.
     """
 
     def __init__(self, worker: int, arena: Arena, wake: Callable[[], None]) -> None:
@@ -80,6 +81,7 @@ class Channel:
         self.init_error: bytes | None = None
         self.used_memory: int | None = None
         self.news: News | None = None
+        self.apart = False
         self.child: Child | None = None
         self.sock: socket.socket | None = None
         self.page: Page | None = None
@@ -240,6 +242,8 @@ class Channel:
             flags |= EXACT
         elif parcel.tiny and call.plain:
             flags |= TINY
+        if self.apart:
+            flags |= APART
         told = (1, key, SINGLE, call.packed, flags, parcel.task, parcel.attempt, parcel.index)
         body = messages.small_body((frame.serial, frame.base, (), (), (), (told,)))
         if not self._outbox.send_now(messages.SEND, body):
@@ -325,7 +329,8 @@ class Channel:
         assert self._outbox is not None
         cargo = Cargo(self._arena)
         functions, forget = self._functions_for(frame, cargo)
-        parcels = tuple([_told(parcel, cargo) for parcel in frame.parcels])
+        more = APART if self.apart else 0
+        parcels = tuple([_told(parcel, cargo, more) for parcel in frame.parcels])
         table = cargo.table()
         if table:
             with self._lock:
@@ -398,7 +403,7 @@ class Channel:
             if not records or self._book is None or records[0][0] != self._book.answered_to:
                 return results
             late = self._assign(records)
-        return results + to_results(late, _NO_HOLD)
+        return results + to_results(late, _NO_HOLD, apart=self.apart)
 
     def receive_last(self) -> list[Result]:
         """The worker is dead: read what is left in the socket and in the journal."""
@@ -409,7 +414,7 @@ class Channel:
         if records:
             with self._lock:
                 late = self._assign(records)
-            results += to_results(late, _NO_HOLD)
+            results += to_results(late, _NO_HOLD, apart=self.apart)
         return results
 
     def last_running(self) -> Running | None:
@@ -449,10 +454,10 @@ class Channel:
         for number in freed:
             self._arena.free(number)
         if not segments and not rest:
-            return to_results(assigned, _NO_HOLD)
+            return to_results(assigned, _NO_HOLD, apart=self.apart)
         hold = Hold(rest, frame, segments, self._on_free)
         try:
-            return to_results(assigned, hold)
+            return to_results(assigned, hold, apart=self.apart)
         finally:
             hold.release()
 
@@ -508,13 +513,13 @@ def _no_barrier() -> None:
 _NO_HOLD = Hold(memoryview(b""), WireFrame(0, b""), (), lambda number, size: None)
 
 
-def _told(parcel: Parcel, cargo: Cargo) -> tuple[Any, ...]:
-    """A parcel, as the worker is told."""
+def _told(parcel: Parcel, cargo: Cargo, more: int) -> tuple[Any, ...]:
+    """A parcel, as the worker is told; `more`: flags besides its own."""
     call = parcel.call
     lo = parcel.base + parcel.lo
     hi = parcel.base + parcel.hi
     form, payload = call.encode(lo, hi, cargo)
-    flags = TIMED if parcel.timed else 0
+    flags = more | (TIMED if parcel.timed else 0)
     if parcel.exact:
         flags |= EXACT
     elif parcel.tiny and call.plain:

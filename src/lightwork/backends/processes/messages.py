@@ -26,6 +26,7 @@ from ...wire.pickling import Packed
 from ...wire.segments import Arena, Segment, map_segment
 
 __all__ = [
+    "APART",
     "ATOM",
     "CUT",
     "EACH",
@@ -89,6 +90,7 @@ LOADED = 4  # in the worker only: the argument itself
 TIMED = 1
 TINY = 2
 EXACT = 4
+APART = 16  # the time of each call is wanted, not that of a group of them
 STAR = 8  # the argument of each call is to be unpacked: fn(*item)
 
 INLINE = 32 * 1024

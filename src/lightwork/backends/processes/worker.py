@@ -20,6 +20,7 @@ import sys
 from typing import Any, NamedTuple
 
 from ... import current
+from ...observe import sending
 from ...wire import family
 from ...wire.frames import Outbox
 from ...wire.functions import FunctionCache
@@ -44,6 +45,7 @@ class Config(NamedTuple):
     initargs: tuple[bytes, list[bytes]] | None  # pickled, and their buffers
     memory_limit: int | None
     native_threads: int | None
+    watched: tuple[Any, ...] | None = None  # observe.sending.Wishes; its pipe is the third fd
 
 
 class _Process(NamedTuple):
@@ -66,12 +68,16 @@ def main(fds: list[int], config: bytes) -> None:
     sock = socket.socket(fileno=fds[0])
     shared = Page(fds[1])
     shared.watch_faults(fds[1])
-    if len(fds) > 2:
-        family.adopt(fds[2])
+    more = list(fds[2:])  # the log pipe is the last, if there is one
+    log = more.pop() if wanted.watched is not None else -1
+    if more:
+        family.adopt(more[0])
     outbox = Outbox(sock)
     try:
         with contextlib.suppress(Exception):
             sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+        if wanted.watched is not None:
+            sending.attach(log, wanted.watched)
         if wanted.native_threads is not None:
             _hold_native_threads(wanted.native_threads)
         shared.cells[PHASE] = INITIALIZING
@@ -146,6 +152,7 @@ def _after_fork() -> None:
     global _process
     process, _process = _process, None
     current.process_where = None
+    sending.detach()
     if process is None:
         return
     with contextlib.suppress(OSError, ValueError):

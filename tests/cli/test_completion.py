@@ -1,0 +1,150 @@
+"""Shell completion, and examples of ``--help`` that work."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lightwork.cli import completion
+from lightwork.cli.entry import PARSERS
+from tests.scripts import environment, run_command
+
+TOOLS = """
+def check(path):
+    return len(path)
+
+async def checked(x): ...
+
+class Tool:
+    def inner(self): ...
+"""
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "tools.py").write_text(TOOLS)
+    (tmp_path / "names.txt").write_text("a\nbb\n")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def words(*given: str) -> list[str]:
+    return list(completion.candidates(given, PARSERS))
+
+
+def test_words(here: Path) -> None:
+    assert {"map", "top", "completion"} <= set(words(""))
+    assert words("ma") == ["map"]
+    assert "--resume" in words("map", "--re")
+    assert "--range" in words("map", "--r")
+    assert words("map", "x:y", "--kind", "th") == ["threads"]
+    assert words("map", "x:y", "--on-error", "") == ["raise", "return", "skip"]
+    assert words("map", "x:y", "--lines", "na") == [completion.FILES]
+    assert words("map", "x:y", "--workers", "") == []
+    assert words("map", "too") == [completion.FILES]
+    assert words("map", "mat")[0] == completion.FILES
+    assert "math:" in words("map", "mat")
+    assert words("map", "tools.py:") == ["tools.py:check", "tools.py:checked"]
+    assert words("map", "tools:checked") == ["tools:checked"]
+    assert words("map", "json:dum") == ["json:dump", "json:dumps"]
+    assert words("map", "nosuch.py:x") == []
+    assert words("map", "tools.py:check", "") == []  # an item: anything
+    assert words("completion", "") == ["bash", "fish", "zsh"]
+    assert words("nosuch", "") == []
+
+
+def test_every_option_is_completed() -> None:
+    for name, make in PARSERS.items():
+        known = words(name, "--")
+        for action in make()._actions:
+            assert set(known) >= {one for one in action.option_strings if one.startswith("--")}
+
+
+def complete_in_bash(here: Path, line: str) -> list[str]:
+    """What bash offers for the last word of a line."""
+    script = f"""
+        lightwork() {{ {sys.executable} -m lightwork "$@"; }}
+        source <(lightwork completion bash)
+        COMP_LINE={line!r}; COMP_POINT=${{#COMP_LINE}}
+        read -ra COMP_WORDS <<< "$COMP_LINE"
+        [[ $COMP_LINE == *" " ]] && COMP_WORDS+=("")
+        COMP_CWORD=$(( ${{#COMP_WORDS[@]}} - 1 ))
+        _lightwork
+        printf '%s\\n' "${{COMPREPLY[@]}}"
+    """
+    done = subprocess.run(
+        ["bash", "--norc", "-c", script],
+        cwd=here,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert not done.stderr, done.stderr
+    return done.stdout.split()
+
+
+def test_bash(here: Path) -> None:
+    assert complete_in_bash(here, "lightwork to") == ["top"]
+    assert complete_in_bash(here, "lightwork map --resu") == ["--resume"]
+    assert complete_in_bash(here, "lightwork map x:y --lines na") == ["names.txt"]
+    assert complete_in_bash(here, "lightwork map tools.p") == ["tools.py"]
+    assert "tools.py:check" in complete_in_bash(here, "lightwork map tools.py:che")
+    assert complete_in_bash(here, "lightwork map x:y --kind s") == ["serial"]
+
+
+@pytest.mark.parametrize("shell", ("zsh", "fish"))
+def test_other_shells_take_their_script(shell: str, here: Path) -> None:
+    if shutil.which(shell) is None:
+        pytest.skip(f"{shell} is not installed")
+    (here / "script").write_text(completion.SCRIPTS[shell])
+    ran = run_command([shell, "-n", "script"], cwd=here)
+    assert (ran.status, ran.err) == (0, "")
+
+
+def test_scripts_are_printed() -> None:
+    for shell in ("bash", "zsh", "fish"):
+        ran = run_command([sys.executable, "-m", "lightwork", "completion", shell])
+        assert ran.out == completion.SCRIPTS[shell]
+        assert completion.FILES in ran.out
+    wrong = run_command([sys.executable, "-m", "lightwork", "completion", "tcsh"])
+    assert wrong.status == 2
+
+
+def examples(command: str) -> list[str]:
+    """What ``--help`` shows under its examples."""
+    ran = run_command([sys.executable, "-m", "lightwork", command, "--help"])
+    assert ran.status == 0
+    _, _, found = ran.out.partition("examples:\n")
+    return [line.strip() for line in found.splitlines() if line.strip()]
+
+
+def test_examples_of_map(here: Path) -> None:
+    """Each runs as it stands, in order, with the files that it names; but with fewer numbers."""
+    (here / "pairs.jsonl").write_text("[2, 3]\n[3, 2]\n")
+    (here / "names.txt").write_text("a\n")
+    found = examples("map")
+    assert len(found) >= 7
+    for line in found:
+        line = line.replace("0:1000000", "0:10000")
+        script = f'lightwork() {{ {sys.executable} -m lightwork "$@"; }}\n{line}'
+        ran = run_command(["bash", "-c", script], cwd=here)
+        assert ran.status == 0, (line, ran.err)
+        for file in re.findall(r"(?:-o|--failed|--report|--trace) (\S+)", line):
+            assert (here / file).exists(), line
+    assert (here / "roots.jsonl").read_text().count("\n") == 10_000
+
+
+def test_examples_of_top_are_understood() -> None:
+    for line in examples("top"):
+        if "--stacks" in line:
+            continue  # needs py-spy
+        ran = run_command([sys.executable, "-m", *line.split()])
+        assert ran.status == 2, (line, ran)
+        assert "can be seen" in ran.err
