@@ -45,11 +45,11 @@ class _Locals:
     The administrative lock is held, so no process begins to use the mutex meanwhile.
     """
 
-    def __init__(self, commons: Commons, index: int) -> None:
+    def __init__(self, commons: Commons, index: int, processes: list[int]) -> None:
         self.addresses: dict[int, int] = {}
         self._mappings = []
         self._semaphores = {}
-        for process in commons.users(index):
+        for process in processes:
             if commons.is_coming(process):
                 continue
             where = at.LOCALS_AT + (process * at.RECORDS + index) * at.LOCAL_BYTES
@@ -67,9 +67,11 @@ def bury_mutex(commons: Commons, index: int, process: int, dead: list[int]) -> b
     """Whether it is settled that `process` does not have the mutex `index` (any more)."""
     begin = index * at.R_WORDS
     cells = commons.records[begin : begin + at.R_WORDS]
-    every = _Locals(commons, index)
-    if process not in every.here():
+    # Most of the dead had most of what they used for use only: one look, before those at all
+    # others.
+    if not _Locals(commons, index, [process]).here():
         return True
+    every = _Locals(commons, index, commons.users(index))
     address = commons.address + at.RECORDS_AT + (begin + at.R_SEM) * 8
     semaphore = open_semaphore(address)
     for _ in range(_LOOKS):

@@ -22,6 +22,7 @@ import pytest
 import lightwork
 from lightwork import CannotPickle, CannotUnpickle
 
+from ..pools import eventually
 from .executors import Processes, Threads
 
 ROOT = Path(__file__).parents[3]
@@ -129,9 +130,24 @@ class Ours(unittest.TestCase):
                 self.addCleanup(setattr, module, "assert_python_ok", original)
         super().setUp()
         if self._testMethodName == "test_cancel_futures":
-            # It wants at least one call to have started. Ours cancels all that have not, and on
-            # a cold pool none has.
-            self.executor.submit(int).result()  # type: ignore[attr-defined]
+            self._start_one_before_shutdown(self.executor)  # type: ignore[attr-defined]
+
+    def _start_one_before_shutdown(self, pool: lightwork.Pool) -> None:
+        """It wants at least one call to have started. Ours cancels all that have not, and takes
+        back what was sent to a worker that has not got round to it."""
+        submitted: list[lightwork.Future] = []
+        submit, shutdown = pool.submit, pool.shutdown
+
+        def noting(*args: Any, **kwargs: Any) -> lightwork.Future:
+            submitted.append(submit(*args, **kwargs))
+            return submitted[-1]
+
+        def patient(*args: Any, **kwargs: Any) -> None:
+            eventually(lambda: any(one.running() or one.done() for one in submitted))
+            shutdown(*args, **kwargs)
+
+        pool.submit = noting  # type: ignore[method-assign]
+        pool.shutdown = patient  # type: ignore[method-assign]
 
     def tearDown(self) -> None:
         support.environment_altered = False  # type: ignore[attr-defined]
