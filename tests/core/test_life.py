@@ -223,6 +223,22 @@ def test_a_worker_that_works_ends_the_failures() -> None:
     assert set(world.outcome.values()) == {"done"}
 
 
+def test_after_a_success_the_next_failure_waits_again() -> None:
+    """Even at once: else failing and starting would chase each other until the old wait is over."""
+    world = World(2)
+    for _ in range(4):
+        world.submit()
+    world.ready(1)
+    assert only(world.start_failed(2), do.Start) == []  # waits
+    world.begin(1)
+    release(world, 1)  # the first answer of the first worker: all is well
+    (start,) = only(world.log, do.Start)[2:] or only(world.cancel(world.submit()), do.Start)
+    said = world.start_failed(start.worker)
+    assert only(said, do.Start) == []
+    assert world.scheduler.next_deadline() is not None
+    world.finish()
+
+
 def test_with_a_worker_alive_failing_starts_only_wait_longer() -> None:
     world = World(2)
     for _ in range(3):

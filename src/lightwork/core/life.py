@@ -76,7 +76,8 @@ class Crew:
     def failed(self, now: float) -> bool:
         """A worker could not be started; tell whether that breaks the pool."""
         book = self._book
-        if now >= self.hold_until:  # else it was started together with one that failed before
+        # Else it was started together with one that failed before. (After a success, none has.)
+        if now >= self.hold_until or not self.tries:
             self.tries += 1
             wait = min(FIRST_WAIT * 2 ** min(self.tries - 1, 10), LONGEST_WAIT)
             self.hold_until = now + wait
