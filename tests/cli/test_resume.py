@@ -197,7 +197,7 @@ def test_dry_run_tells_and_does_nothing(here: Path) -> None:
     assert (found.status, found.out) == (0, "")
     assert "would call tools.py:square (square(x))" in found.err
     assert "on 1,000,000 items: 0, 1, 2, ..." in found.err
-    assert "with 3 workers at most, kind processes" in found.err
+    assert "with 3 workers at most, kind auto" in found.err
     assert "results to out, in order\n" in found.err
     assert "the checkpoint out.checkpoint would be made" in found.err
     after = [name for name in sorted(os.listdir(here)) if name != "__pycache__"]
