@@ -629,10 +629,12 @@ class Engine:
 
     def _end(self) -> None:
         """Free. Nothing is left."""
-        self._backend.close()
-        while self.at_end:
-            self.at_end.pop()()
-        self._finished.set()
+        try:
+            self._backend.close()
+            while self.at_end:
+                self.at_end.pop()()
+        finally:
+            self._finished.set()  # whatever happens: others wait for this
 
     # -- waiting -------------------------------------------------------------------------------
 

@@ -399,7 +399,8 @@ class _Reader:
             os.close(self._wake)  # the other end sees it
             thread, self._thread = self._thread, None
         if thread is not None and thread is not threading.current_thread():
-            thread.join(_PATIENCE)
+            with contextlib.suppress(RuntimeError):  # Ctrl-C hit while it was being started
+                thread.join(_PATIENCE)
 
     @staticmethod
     def _run(selector: selectors.BaseSelector, read: int, bell: threading.Event) -> None:
