@@ -259,13 +259,19 @@ class Engine:
         return self._unwant(future, ev.KillAsked)
 
     def _unwant(self, future: Future, event: type[ev.CancelAsked | ev.KillAsked]) -> bool:
-        with self._lock:
-            self._take_in()
+        found = False
+
+        def events() -> Iterator[ev.Event]:
+            # Asked for with the lock held: before the event is handled the call may not move on
+            # to another task, in which nobody would look for it.
+            nonlocal found
             place = self._ledger.place(future)
-        if place is None:
-            return False
-        self._say(event(*place))
-        return True
+            if place is not None:
+                found = True
+                yield event(*place)
+
+        self._feed(events())
+        return found
 
     def is_running(self, future: Future) -> bool:
         """Whether a worker is at this call now."""
@@ -448,6 +454,10 @@ class Engine:
 
     def _say(self, *events: ev.Event) -> None:
         """Feed events, carry out, settle."""
+        self._feed(events)
+
+    def _feed(self, events: Iterable[ev.Event]) -> None:
+        """`_say`, of events that may be made up with the lock held, one after the other."""
         with self._lock:
             if self._aborted:
                 return

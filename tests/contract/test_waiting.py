@@ -31,6 +31,18 @@ def busy(kind: str, gate: Gate, **options: Any) -> tuple[Pool, Future]:
     return pool, first
 
 
+def behind_one_that_waits(pool: Pool, gate: Gate) -> list[Future]:
+    """A hundred calls that are known to be short; number 20 waits at the gate already."""
+    for n in range(200):
+        pool.submit(f.square_or_pass_gate, n, "", "").result(20)
+    hold = (gate.started, gate.path)
+    futures = [
+        pool.submit(f.square_or_pass_gate, n, *(hold if n == 20 else ("", ""))) for n in range(100)
+    ]
+    gate.wait_started(1)
+    return futures
+
+
 def test_each_gets_its_own_result(parallel_kind: str, gate: Gate) -> None:
     pool, first = busy(parallel_kind, gate)
     with pool:
@@ -89,14 +101,7 @@ def test_any_of_them_can_be_cancelled(
 def test_one_of_them_is_cancelled_at_its_worker(parallel_kind: str, gate: Gate) -> None:
     """Known to be short, many are at the worker already, behind one that takes its time."""
     with make(parallel_kind, 1) as pool:
-        for n in range(200):
-            pool.submit(f.square_or_pass_gate, n, "", "").result(20)
-        hold = (gate.started, gate.path)
-        futures = [
-            pool.submit(f.square_or_pass_gate, n, *(hold if n == 20 else ("", "")))
-            for n in range(100)
-        ]
-        gate.wait_started(1)
+        futures = behind_one_that_waits(pool, gate)
         assert eventually(futures[20].running)
         assert not futures[20].cancel()
         assert not futures[21].running()
@@ -113,14 +118,7 @@ def test_one_of_them_is_cancelled_at_its_worker(parallel_kind: str, gate: Gate) 
 
 def test_one_of_them_is_killed(parallel_kind: str, gate: Gate) -> None:
     with make(parallel_kind, 1) as pool:
-        for n in range(200):
-            pool.submit(f.square_or_pass_gate, n, "", "").result(20)
-        hold = (gate.started, gate.path)
-        futures = [
-            pool.submit(f.square_or_pass_gate, n, *(hold if n == 20 else ("", "")))
-            for n in range(100)
-        ]
-        gate.wait_started(1)
+        futures = behind_one_that_waits(pool, gate)
         assert futures[60].kill()  # has not started: as good as cancelled
         assert futures[60].cancelled()
         assert futures[20].kill()
@@ -234,14 +232,7 @@ def test_killing_the_pool_ends_those_that_wait(parallel_kind: str, gate: Gate) -
 def test_half_answered_work_ends_once_when_the_pool_is_killed(gate: Gate) -> None:
     """Of what had results when the pool was killed, none is lost; all else ends, each once."""
     with make("forkserver", 1) as pool:
-        for n in range(200):
-            pool.submit(f.square_or_pass_gate, n, "", "").result(20)
-        hold = (gate.started, gate.path)
-        futures = [
-            pool.submit(f.square_or_pass_gate, n, *(hold if n == 20 else ("", "")))
-            for n in range(100)
-        ]
-        gate.wait_started(1)
+        futures = behind_one_that_waits(pool, gate)
         done = [one for one in futures[:20] if one.done()]
         pool.kill_workers()
         for one in futures:

@@ -453,3 +453,18 @@ def test_who_retires_is_charged_with_nothing() -> None:
     assert ends(forged(world, worker, ev.Running(task, 1, 0, world.now), "retired")) == []
     world.finish()
     assert world.outcome[task, 0] == "done"
+
+
+@pytest.mark.parametrize("kill", [True, False])
+def test_a_call_that_has_ended_takes_no_other_with_it(kill: bool) -> None:
+    """Its outcome may be on its way to whoever asks to end it."""
+    world = known(1, 1e-3)
+    task = world.submit(calls=3, loose=True)
+    for _ in range(2):
+        world.begin(1)
+        world.end(1)
+        world.report(1, 1e-3)
+    event = ev.KillAsked(task, 0) if kill else ev.CancelAsked(task, 0)
+    assert world.tell(event) == []
+    world.finish()
+    assert set(world.outcome.values()) == {"done"}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
@@ -32,8 +31,6 @@ def run(words: Sequence[str]) -> int:
         prog="lightwork advise",
         description=_WHAT,
         epilog=_MORE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     add_items(parser)
     add = parser.add_argument

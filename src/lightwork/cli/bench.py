@@ -36,8 +36,6 @@ def run(words: Sequence[str]) -> int:
         prog="lightwork bench",
         description=_WHAT,
         epilog=_MORE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     add_items(parser)
     add = parser.add_argument

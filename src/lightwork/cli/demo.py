@@ -19,7 +19,6 @@ def run(words: Sequence[str]) -> int:
     parser = Parser(
         prog="lightwork demo",
         description="Run an example, show its code, or list them all.",
-        allow_abbrev=False,
     )
     add = parser.add_argument
     add("name", metavar="NAME", nargs="?", help="of the example; without it, they are listed")

@@ -17,7 +17,6 @@ def run(words: Sequence[str]) -> int:
     parser = Parser(
         prog="lightwork doctor",
         description="Look at what pools have to work with here. Exit status 1: something is wrong.",
-        allow_abbrev=False,
     )
     parser.add_argument("--json", action="store_true", help="as one JSON object")
     wanted = parser.parse_args(words)

@@ -80,7 +80,6 @@ def _run(argv: Sequence[str] | None) -> int:
             prog="lightwork",
             description="Do many things at once.",
             epilog="`lightwork COMMAND --help` tells more.",
-            allow_abbrev=False,
         )
         parser.add_argument("--version", action=_Version, nargs=0, help="show the version")
         known = ", ".join(_COMMANDS)
@@ -97,8 +96,6 @@ def _map_parser() -> Parser:
         prog="lightwork map",
         description=_MAP,
         epilog=_MAP_MORE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     add = parser.add_argument
     add_items(parser)
@@ -205,8 +202,6 @@ def _top_parser() -> Parser:
         prog="lightwork top",
         description="Show what monitored pools are doing, from another terminal.",
         epilog=top.MORE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     top.fill_parser(parser)
     return parser
@@ -225,8 +220,6 @@ def _completion_parser() -> Parser:
         prog="lightwork completion",
         description="Print what a shell needs to complete the words of this command.",
         epilog=completion.MORE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument("shell", choices=sorted(completion.SCRIPTS), help="which shell")
     return parser

@@ -12,7 +12,16 @@ __all__ = ["Parser", "add_items", "all_items", "seconds", "sizes", "the_items", 
 
 
 class Parser(argparse.ArgumentParser):
-    """Raises WrongUse where argparse would print and exit."""
+    """Raises WrongUse where argparse would print and exit; what it is told stands as written."""
+
+    def __init__(self, prog: str, description: str, epilog: str | None = None) -> None:
+        super().__init__(
+            prog=prog,
+            description=description,
+            epilog=epilog,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
 
     def error(self, message: str) -> NoReturn:
         raise WrongUse(f"{message}\n(try `{self.prog} --help`)")

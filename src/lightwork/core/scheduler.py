@@ -356,25 +356,33 @@ class Scheduler:
         return self._dispatch(now, commands)
 
     def _cancel_asked(self, event: CancelAsked, now: float) -> list[Command]:
-        task = self._tasks.get(event.task)
-        if task is None:
-            return []
-        commands: list[Command] = []
-        at = event.offset
-        if at >= 0 and task.calls - task.next > 1:
-            if task.next <= at < task.calls:
-                self._cancel_one(task, at, "cancel", commands)
-            return self._dispatch(now, commands)
-        if task.worker is None:
-            self._moves.end(task, "cancelled", commands)
-            return self._dispatch(now, commands)
-        task.wish, task.one = task.wish or "cancel", -1
-        if task.worker.state is not KILLED:
-            commands.append(TakeBack(task.worker.number, task.number, task.next))
-        return commands
+        return self._unwant(event, "cancel", now)
 
-    def _cancel_one(self, task: Task, at: int, wish: str, commands: list[Command]) -> None:
-        """One call among others is not wanted; `wish`: even if it runs, or not."""
+    def _kill_asked(self, event: KillAsked, now: float) -> list[Command]:
+        # At a worker: take the task back first. What then still is there has started, and nothing
+        # is behind it, so that an Inspect tells whether it runs, or its answer is on the way.
+        return self._unwant(event, "kill", now)
+
+    def _unwant(self, event: CancelAsked | KillAsked, wish: str, now: float) -> list[Command]:
+        """A task, or one call of it, is not wanted; `wish`: even if it runs, or not."""
+        task = self._tasks.get(event.task)
+        at = event.offset
+        if task is None or (at >= 0 and not task.next <= at < task.calls):
+            return []  # it has ended
+        commands: list[Command] = []
+        if at >= 0 and task.calls - task.next > 1:
+            self._unwant_one(task, at, wish, commands)
+        elif task.worker is None:
+            self._moves.end(task, "cancelled", commands)
+        else:
+            task.wish, task.one = task.wish if task.wish == "kill" else wish, -1
+            if task.worker.state is not KILLED:
+                commands.append(TakeBack(task.worker.number, task.number, task.next))
+            return commands
+        return self._dispatch(now, commands)
+
+    def _unwant_one(self, task: Task, at: int, wish: str, commands: list[Command]) -> None:
+        """One call among others is not wanted."""
         if task.worker is None:
             self._moves.cancel_one(task, at, commands)
         elif task.worker.state is KILLED:
@@ -383,20 +391,6 @@ class Scheduler:
         else:
             self._unwanted = (task.number, at, wish)
             commands.append(TakeBack(task.worker.number, task.number, at))
-
-    def _kill_asked(self, event: KillAsked, now: float) -> list[Command]:
-        # At a worker: take the task back first. What then still is there has started, and nothing
-        # is behind it, so that an Inspect tells whether it runs, or its answer is on the way.
-        task = self._tasks.get(event.task)
-        at = event.offset
-        if task is not None and at >= 0 and task.calls - task.next > 1:
-            commands: list[Command] = []
-            if task.next <= at < task.calls:
-                self._cancel_one(task, at, "kill", commands)
-            return self._dispatch(now, commands)
-        if task is not None and task.worker is not None:
-            task.wish, task.one = "kill", -1
-        return self._cancel_asked(CancelAsked(event.task), now)
 
     # -- events: replies ---------------------------------------------------------------------------
 

@@ -71,8 +71,7 @@ class Answers:
             cargo = Cargo(self.arena)
             item = cargo.item(packed)
         record = (position, kind, started, now - started, item)
-        if self._atoms:
-            self.end_group()
+        self.end_group()
         self._pending.append(record)
         self._ended = position + 1
         if cargo is not None or flags & EXACT or now - self.last_flush >= self.patience:
@@ -86,7 +85,7 @@ class Answers:
         """The call at `position` has ended with a number or the like. Neighbours form a group."""
         now = time.monotonic()
         seconds = now - started
-        if flags & APART and self._atoms:
+        if flags & APART:
             self.end_group()
         atoms = self._atoms
         if not atoms:
@@ -101,20 +100,20 @@ class Answers:
         else:
             self.flush(SENDING)
 
-    def say_one(self, serial: int, position: int, started: float, value: Any) -> None:
-        """Say at once that the only call of a frame has ended with a number or the like."""
+    def say_one(self, position: int, started: float, value: Any) -> None:
+        """Say at once that the only call of a frame, which is done, has ended with a number or the
+        like."""
         now = time.monotonic()
+        record = (position, ATOM, started, now - started, value)
         self._ended = position + 1
-        self.frames_done = serial + 1
-        if self._pending or self._atoms or self.freed:
-            self._pending.append((position, ATOM, started, now - started, value))
+        if self._pending or self.freed:
+            self._pending.append(record)
             self.flush(SENDING)
             return
         cells = self._cells
         cells[PHASE] = SENDING
-        self._told = serial + 1
-        record = (position, ATOM, started, now - started, value)
-        body = messages.small_body((serial + 1, (), (), (record,)))
+        self._told = self.frames_done
+        body = messages.small_body((self.frames_done, (), (), (record,)))
         if not self._outbox.send_now(messages.RESULTS, body):
             self._outbox.flush_blocking()
         if self._outbox.broken:
@@ -136,8 +135,7 @@ class Answers:
     ) -> None:
         """The calls from `position` on have ended, with `values` that are atoms, and `others`."""
         seconds = time.monotonic() - started
-        if self._atoms:
-            self.end_group()
+        self.end_group()
         self._pending.append((position, GROUP, started, seconds, values, others))
         self._ended = position + len(values)
 
@@ -147,8 +145,7 @@ class Answers:
 
     def flush(self, phase: int = SENDING, cargo: Cargo | None = None) -> None:
         """Write what there is to say into the socket, however long the parent takes."""
-        if self._atoms:
-            self.end_group()
+        self.end_group()
         if self._pending or self.freed or self._told != self.frames_done:
             self._cells[PHASE] = phase
             self._write(cargo or Cargo(self.arena))

@@ -237,13 +237,7 @@ class Channel:
         call = parcel.call
         key = call.function.key
         self._known.move_to_end(key)
-        flags = TIMED if parcel.timed else 0
-        if parcel.exact:
-            flags |= EXACT
-        elif parcel.tiny and call.plain:
-            flags |= TINY
-        if self.apart:
-            flags |= APART
+        flags = _flags(parcel, APART if self.apart else 0)
         told = (1, key, SINGLE, call.packed, flags, parcel.task, parcel.attempt, parcel.index)
         body = messages.small_body((frame.serial, frame.base, (), (), (), (told,)))
         if not self._outbox.send_now(messages.SEND, body):
@@ -513,12 +507,9 @@ def _no_barrier() -> None:
 _NO_HOLD = Hold(memoryview(b""), WireFrame(0, b""), (), lambda number, size: None)
 
 
-def _told(parcel: Parcel, cargo: Cargo, more: int) -> tuple[Any, ...]:
-    """A parcel, as the worker is told; `more`: flags besides its own."""
+def _flags(parcel: Parcel, more: int) -> int:
+    """How the worker is to run a parcel; `more`: flags besides its own."""
     call = parcel.call
-    lo = parcel.base + parcel.lo
-    hi = parcel.base + parcel.hi
-    form, payload = call.encode(lo, hi, cargo)
     flags = more | (TIMED if parcel.timed else 0)
     if parcel.exact:
         flags |= EXACT
@@ -526,5 +517,15 @@ def _told(parcel: Parcel, cargo: Cargo, more: int) -> tuple[Any, ...]:
         flags |= TINY
     if call.star:
         flags |= STAR
+    return flags
+
+
+def _told(parcel: Parcel, cargo: Cargo, more: int) -> tuple[Any, ...]:
+    """A parcel, as the worker is told; `more`: as for `_flags`."""
+    call = parcel.call
+    lo = parcel.base + parcel.lo
+    hi = parcel.base + parcel.hi
+    form, payload = call.encode(lo, hi, cargo)
+    flags = _flags(parcel, more)
     key = call.function.key
     return hi - lo, key, form, payload, flags, parcel.task, parcel.attempt, parcel.index + lo

@@ -108,7 +108,7 @@ class Loop:
         self._awake = Patience()
         poll = select.poll()
         poll.register(sock, select.POLLIN)
-        self._poll = poll.poll
+        self._look = poll.poll
         # The frame that runs
         self._running: _Work | None = None
         self._slot = LIMIT
@@ -166,9 +166,6 @@ class Loop:
 
     # -- frames ----------------------------------------------------------------------------------
 
-    def _look(self, timeout: float | None) -> object:
-        return self._poll(timeout)
-
     def _receive(self, *, wait: bool) -> None:
         """Take in what the parent has sent."""
         if wait:
@@ -220,10 +217,9 @@ class Loop:
     @staticmethod
     def _is_lone(work: _Work) -> bool:
         header = work.header
-        parcels = header[5]
-        if len(parcels) != 1 or header[2] or header[3] or header[4]:
+        if len(header.parcels) != 1 or header.functions or header.forget or header.segments:
             return False
-        _, _, form, item, flags, *_ = parcels[0]
+        _, _, form, item, flags, *_ = header.parcels[0]
         return form == SINGLE and type(item) is bytes and not flags & TIMED
 
     def _lone(self, work: _Work) -> None:
@@ -255,8 +251,8 @@ class Loop:
                 args = kwargs = None  # see `_call`
                 if os.getpid() != self._pid:
                     leave_fork(None)
-                self._running = None
-                self._answers.say_one(serial, position, started, value)
+                self._end_frame(work)
+                self._answers.say_one(position, started, value)
                 if self._answers.leased or self._memory_limit is not None:
                     self.after_answer()
                 return
