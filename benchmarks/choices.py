@@ -27,6 +27,7 @@ class Workload:
         name, label: for the table; the label is its kind.
         make: function and items, new for each run.
         how: ``"map"`` or ``"submit"``.
+        local: whether it gives other results in other processes, so that these are no choice.
         beside: another function and its items, mapped at the same time.
     """
 
@@ -34,6 +35,7 @@ class Workload:
     label: str
     make: Callable[[float], tuple[Callable[..., Any], Iterable[Any]]]
     how: str = "map"
+    local: bool = False
     beside: Callable[[float], tuple[Callable[..., Any], Iterable[Any]]] | None = None
 
 
@@ -178,7 +180,7 @@ WORKLOADS = (
     Workload("arrays-out", "huge results", _range(make_array, 300)),
     Workload("texts-out", "huge results", _range(text_of, 500)),
     Workload("holds-a-lock", "unpicklable", _locked),
-    Workload("collects", "unpicklable", _collecting),
+    Workload("collects", "unpicklable", _collecting, local=True),
     Workload("locks-out", "unpicklable", _range(unpicklable_result, 200)),
     Workload(
         "bimodal-computing",

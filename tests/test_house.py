@@ -58,8 +58,9 @@ MAY_IMPORT: dict[str, set[str]] = {
         *{"measure.model", "places", "pump", "route"},
     },
     # The one place of assembly. Backends are loaded by name; what counts CPUs is no backend.
+    "assembly": {*ENGINE, "decision", "engine", "journal", "router", "backends.processes"},
     "pool": {
-        *{*ENGINE, "decision", "engine", "exits", "journal", "router", "stream"},
+        *{*ENGINE, "assembly", "decision", "engine", "exits", "journal", "stream"},
         "backends.processes",
     },
     "testing": {*BASE, "backends.base", "backends.local", "backends.serial", "core"},

@@ -63,6 +63,9 @@ BACKLOG = 4096
 class Engine:
     """Runs tasks on one backend."""
 
+    scattered = False
+    """Whether answers come from other engines, too: see ``lane``."""
+
     def __init__(
         self,
         backend: Backend,
@@ -667,7 +670,8 @@ class Engine:
 
     def stir(self, waited: Future | Stream) -> None:
         """There is news of it that is not from us: a caller may be waiting for that."""
-        if self._pump.helped is waited:
+        pump = self._pump
+        if pump.helped is waited and pump.helper != threading.get_ident():
             self._backend.wake()
 
     def _step(self, timeout: float | None) -> bool:

@@ -56,6 +56,8 @@ class _Packet:
 class Lane:
     """What a stream has in the place of an engine: the calls of one map."""
 
+    scattered = True
+
     def __init__(self, router: Router, route: Route, total: int | None) -> None:
         self.backend = self
         self.streams = router.streams
@@ -108,10 +110,13 @@ class Lane:
     def chunk_calls(self, family: int) -> int:
         """See Engine."""
         route, engine = self._route, self._engine()
-        if engine is not None and route.place in route.families:
-            return engine.chunk_calls(route.families[route.place])
+        number = route.families.get(route.place or "")
+        if engine is not None and number is not None and engine.expected(number) is not None:
+            return engine.chunk_calls(number)
+        # Also just after the decision, while the engine knows nothing yet: calls by the thousand
+        # that are held, or sent, one by one would take longer than all of them.
         probe = route.probe
-        if not probe.calls or route.place is not None:
+        if not probe.calls:
             return 1
         wall = probe.figures().wall
         return max(1, min(int(PROBE_CHUNK / wall), 8 * probe.calls, PROBE_MOST))
@@ -128,12 +133,18 @@ class Lane:
             found = route.figures.wall
         return found * IN_PLACE_AHEAD if route.place == "serial" else found
 
-    def stir(self, waited: object) -> None:
-        """See Engine. Nobody waits in `help`."""
+    def stir(self, stream: Stream) -> None:
+        """See Engine. There is news of it, maybe from another engine than its consumer waits in."""
+        engine = self._router.places.get("processes")
+        if engine is not None:
+            engine.stir(stream)
 
     def help(self, stream: Stream, timeout: float | None) -> None:
-        """See Engine. Nobody is helped: results may come from several engines, and who waits for
-        one of them would not hear of the others'."""
+        """See Engine. Who waits reads the answers of processes; `stir` tells of the others'."""
+        if self._route.place == "processes":
+            engine = self._engine()
+            if engine is not None:
+                engine.help(stream, timeout)
 
     def moments(self, timeout: float | None) -> Iterator[float | None]:
         """See Engine."""

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from .engine import Engine
+from .measure.gil import has_gil
 from .measure.model import Machine
-from .measure.probe import has_gil
 
 if TYPE_CHECKING:
     from .route import Held, Route
@@ -98,9 +98,14 @@ class Places:
             return 2**31
         if place == "probe":
             return max(1, self.out)
-        level = max((one.level for one in list(self._routes) if one.place == place), default=1)
-        if place != "threads":
+        levels = [one.level for one in list(self._routes) if one.place == place]
+        level = max(levels, default=1 if place == "threads" else self.cpus)
+        if place == "processes":
             level = max(level, self.cpus)
+            # A first call that goes on has a core: with as many workers as cores beside it, few
+            # long calls would not be dealt out well. But nobody leaves for it.
+            firsts = [one for one in list(self._routes) if one.place == place and one.is_first]
+            level = max(1, level - len(firsts), min(level, self._sizes.get(place, 0)))
         if self.bound is not None:
             # A probe that runs beside the others is one of the workers that were asked for.
             level = max(1, min(level, self.bound) - self.out)

@@ -1,24 +1,20 @@
-"""``Pool``: the face of it all, and the one place where the parts are put together."""
+"""``Pool``: the face of it all. ``assembly`` puts the parts together."""
 
 from __future__ import annotations
 
 import concurrent.futures
-import contextlib
-import importlib
 import operator
-import sys
 import time
-import weakref
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from . import exits
-from .backends.base import Backend, WorkerOptions
+from .assembly import PoolOptions, assemble
 from .blame import function_name
 from .current import Seeded
 from .engine import Engine
-from .errors import CannotPickle, LightworkError
+from .errors import CannotPickle
 from .future import Failure, Future
 from .options import TaskOptions, _number, _whole
 from .stream import END, Map, MapOptions, Stream
@@ -30,42 +26,8 @@ if TYPE_CHECKING:
     from .decision import Decision
     from .journal import Checkpoint
     from .observe.report import Report
-    from .router import Router
 
 __all__ = ["Pool"]
-
-_BACKENDS = {
-    "processes": "processes:ProcessBackend",
-    "serial": "serial:SerialBackend",
-    "threads": "threads:ThreadBackend",
-}
-KINDS = ("auto", *_BACKENDS)
-CAPTURE = (None, "lines", "log")
-
-
-class _Shared:
-    """What a pool and its views (``Pool.options``) have in common."""
-
-    def __init__(
-        self,
-        engine: Engine,
-        kind: str,
-        workers: int,
-        seed: int | None,
-        router: Router | None,
-        decisions: Sequence[Decision],
-    ) -> None:
-        self.engine = engine  # with kind="auto" the router, which looks like one
-        self.router = router
-        self.decisions = decisions
-        self.kind = kind
-        self.workers = workers
-        self.seed = seed
-        self.maps = 0
-        self.families: dict[TaskOptions, dict[object, int]] = {}
-        self.caught = 0  # how often `with` caught SIGTERM
-        self.checkpoints: weakref.WeakSet[Checkpoint] = weakref.WeakSet()
-        weakref.finalize(self, engine.drop).atexit = False
 
 
 class Pool(concurrent.futures.Executor):
@@ -127,77 +89,26 @@ class Pool(concurrent.futures.Executor):
         trace: bool = False,
         monitor: bool = False,
     ) -> None:
-        if kind not in KINDS:
-            raise ValueError(f"unknown kind {kind!r}; known: {', '.join(KINDS)}")
-        if initializer is not None and not callable(initializer):
-            raise TypeError(f"initializer must be a callable or None, not {initializer!r}")
-        if max_workers is not None and _whole("max_workers", max_workers, least=-(2**63)) <= 0:
-            raise ValueError(f"max_workers must be greater than 0, not {max_workers}")
-        for what, value in (
-            ("max_tasks_per_child", max_tasks_per_child),
-            ("memory_limit", memory_limit),
-            ("native_threads", native_threads),
-        ):
-            if value is not None:
-                _whole(what, value, least=1)
-        if idle_timeout is not None:
-            _number("idle_timeout", idle_timeout, least=0)
-        if seed is not None:
-            _whole("seed", seed, least=0)
         self._grace = _number("grace", grace, least=0)
-        _check_capture(capture, logs)
-        decisions: Sequence[Decision] = ()
-        if kind == "auto" and (only := _one_engine(locals())):
-            # What was asked for decides.
-            from .decision import for_all
-
-            kind = "processes"
-            decisions = [for_all(f"the pool has {only}")]
-        workers = _default_workers(kind) if max_workers is None else max_workers
-        if kind == "serial":
-            workers = 2**31  # one for each task that a task waits for; they cost nothing
-        options = WorkerOptions(
-            initializer=initializer,
-            initargs=tuple(initargs),
-            start_method=start_method,
-            native_threads=native_threads,
-            memory_limit=memory_limit,
-            max_workers=workers,
-            name=name or f"lightwork-{kind}",
-            seed=seed,
-            logs=logs,
-            capture=capture,
-            apart=trace,
-        )
-        router: Router | None = None
-        if kind == "auto":
-            router = _router(options, max_workers, idle_timeout)
-            decisions = router.decisions
-        engine = router or Engine(
-            _load(kind, start_method),
-            options,
-            workers=workers,
-            max_tasks_per_child=max_tasks_per_child if kind == "processes" else None,
-            idle_timeout=idle_timeout,
-        )
-        if trace:
-            from .observe.history import History
-
-            engine.history = History(name or f"lightwork-{kind}", kind)
-        shown = 1 if kind == "serial" else workers
-        self._shared = _Shared(cast(Engine, engine), kind, shown, seed, router, decisions)
-        if monitor:
-            from .observe.look import watch
-
-            assert isinstance(engine, Engine)
-            engine.timed = True
-            shared = weakref.ref(self._shared)
-            watch(
-                engine,
-                name or f"lightwork-{kind}",
-                kind,
-                lambda: found.workers if (found := shared()) is not None else 0,
+        self._shared = assemble(
+            PoolOptions(
+                kind=kind,
+                max_workers=max_workers,
+                initializer=initializer,
+                initargs=tuple(initargs),
+                max_tasks_per_child=max_tasks_per_child,
+                memory_limit=memory_limit,
+                native_threads=native_threads,
+                start_method=start_method,
+                idle_timeout=idle_timeout,
+                name=name,
+                seed=seed,
+                logs=logs,
+                capture=capture,
+                trace=trace,
+                monitor=monitor,
             )
+        )
         self._use(TaskOptions())
 
     def _use(self, options: TaskOptions) -> None:
@@ -578,64 +489,8 @@ class Pool(concurrent.futures.Executor):
         return f"<Pool {self.kind}, {self.max_workers} workers, {state}>"
 
 
-def _check_capture(capture: str | None, logs: bool) -> None:
-    if capture not in CAPTURE:
-        raise ValueError(f"capture must be one of {CAPTURE}, not {capture!r}")
-    if capture is not None and not logs:
-        raise ValueError("capture= needs logs=True: it goes the same way")
-
-
-def _one_engine(given: dict[str, Any]) -> str | None:
-    """Why ``kind="auto"`` is processes: an option was given that only worker processes have, or
-    one that shows one engine (``trace``, ``monitor``)."""
-    names = ("initializer", "max_tasks_per_child", "memory_limit", "native_threads", "start_method")
-    for name in (*names, "capture"):
-        if given[name] is not None:
-            return f"{name}=, which is for worker processes"
-    return next(
-        (f"{name}=, which shows processes" for name in ("trace", "monitor") if given[name]), None
-    )
-
-
 def _lengths(iterables: tuple[Iterable[Any], ...]) -> int | None:
     """How many items there will be, where that is known."""
     hints = [operator.length_hint(one, -1) for one in iterables]
     known = [hint for hint in hints if hint >= 0]
     return min(known, default=None)  # map ends with the shortest
-
-
-def _router(options: WorkerOptions, bound: int | None, idle_timeout: float | None) -> Router:
-    """For ``kind="auto"``: makes engines of the kinds that turn out to be needed."""
-    from .router import Router
-
-    def make(kind: str, workers: int, place: str) -> Engine:
-        own = options._replace(max_workers=workers, name=f"{options.name}-{place}")
-        return Engine(_load(kind, None), own, workers=workers, idle_timeout=idle_timeout)
-
-    processes = True
-    try:
-        # Now: once a function of the user's computes, every import would wait for its GIL.
-        _load("processes", None)
-    except LightworkError:
-        processes = False  # not on this system
-    return Router(make, max_workers=bound, cpus=_default_workers("processes"), processes=processes)
-
-
-def _default_workers(kind: str) -> int:
-    from .backends.processes.limits import usable_cpus
-
-    cpus = usable_cpus()
-    return min(32, cpus + 4) if kind == "threads" else cpus
-
-
-def _load(kind: str, start_method: str | None) -> Backend:
-    if kind == "processes" and "lightwork.backends.processes.backend" not in sys.modules:
-        # The fork server boots while we import what talks to it: half of the time to the first
-        # result of a program's first pool. Should it fail, it will be said at the first launch.
-        from .backends.processes.launch import WORKER, launcher
-
-        with contextlib.suppress(OSError):
-            launcher(start_method).warm(WORKER)
-    module, name = _BACKENDS[kind].split(":")
-    backend: Backend = getattr(importlib.import_module(f"lightwork.backends.{module}"), name)()
-    return backend

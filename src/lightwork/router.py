@@ -42,18 +42,22 @@ from .errors import CannotPickle, PoolClosed
 from .future import Future
 from .hop import Hop, Ticket
 from .lane import PROBE_CHUNK, PROBE_MOST, Lane
+from .measure.gil import eager
 from .measure.model import Figures, Verdict, choose
 from .measure.probe import Heart
 from .options import TaskOptions
 from .places import Places, pack
 from .pump import slices
-from .route import Held, Probing, Route
+from .route import EVERY, Held, Probing, Route
 
 if TYPE_CHECKING:
     from .observe.history import History
     from .stream import Stream
 
 __all__ = ["Router"]
+
+NAP, NAP_EVERY = 1e-4, 64
+"""Seconds that a submitter sleeps at each so many calls that are held."""
 
 MANY_DECISIONS = 1000
 """Decisions that are remembered."""
@@ -70,7 +74,7 @@ class Router:
     """
 
     kind = "auto"
-    history: History | None = None  # it shows one engine: see ``pool._one_engine``
+    history: History | None = None  # it shows one engine: see ``assembly.PoolOptions``
 
     def __init__(
         self,
@@ -129,7 +133,8 @@ class Router:
             self._submitted += 1
             future._family = family
             held = Held(future, fn, (args,), True, kwargs, index, None)
-            direct = self.accept(route, held)
+            direct = self._take_up(route, held)
+        self._go_on(route, direct)
         if direct:
             self.glance(route)
             self.send(route, held)
@@ -140,14 +145,28 @@ class Router:
         Raises PoolClosed.
         """
         with self._lock:
-            self.check_open()
-            if route.name == "?":
-                route.called(held.fn)
-            if self.is_direct(route):
-                return True
-            self._hold(route, held)
-        self._stir(route)
+            direct = self._take_up(route, held)
+        self._go_on(route, direct)
+        return direct
+
+    def _take_up(self, route: Route, held: Held) -> bool:
+        """Locked. See `accept`."""
+        self.check_open()
+        if route.name == "?":
+            route.called(held.fn)
+        if self.is_direct(route):
+            return True
+        self._hold(route, held)
         return False
+
+    def _go_on(self, route: Route, direct: bool) -> None:
+        """After `_take_up`, without the lock: let the others do what is to be done."""
+        if not direct:
+            self._stir(route)
+            if not len(route.held) % NAP_EVERY:
+                # Who submits without pause has the GIL: each step of the others would take the
+                # switch interval of 5 ms, and meanwhile more would be held.
+                time.sleep(NAP)
 
     def lane(self, family: int, total: int | None) -> Lane:
         """The engine for one map of this family, of so many calls, if that is known."""
@@ -322,8 +341,8 @@ class Router:
         if route.wanted and route.running is None and self.places.bound != 1:
             self._send_probe(route, held)
             return
-        place = place or route.place
-        assert place is not None
+        # It may be measured anew since a moment ago: then this one is not waited for.
+        place = place or route.place or "cores"
         if place == "serial" and not route.lanes:
             place = "cores"  # ``submit`` does not block on work
         call: Any = None
@@ -335,7 +354,7 @@ class Router:
         elif place == "serial":
             call = pack(self.places.engine(place), held)
         if call is None:
-            call = WatchedCall(route.watched, *held[1:5])
+            call = route.local(held)
         self.deliver(route, held, place, call, None)
 
     def deliver(
@@ -376,6 +395,7 @@ class Router:
                 self.places.out -= 1
                 self._heart.probes.pop(probe, None)
             probe.close()
+            eager.enough(probe)
             self._stir(route)
 
         self.places.resize()
@@ -414,13 +434,16 @@ class Router:
     def glance(self, route: Route) -> None:
         """Tell a route, now and then, how long calls take where it cannot see them itself."""
         now = time.perf_counter()
-        if now < route.next_look or route.place not in ("processes", "serial"):
+        place = route.place
+        if now < route.next_glance or place is None or place == "threads":
             return
-        family = route.families.get(route.place)
-        if family is not None:
-            route.seen = self.places.engine(route.place).expected(family)
-        route.look(now)
-        if route.place == "serial":
+        route.next_glance = now + EVERY
+        if place != "cores":  # there it sees for itself
+            family = route.families.get(place)
+            if family is not None:
+                route.seen = self.places.engine(place).expected(family)
+            route.look(now)
+        if place != "processes":
             self._reconsider(route, now)
 
     def _reconsider(self, route: Route, now: float) -> None:
@@ -477,6 +500,9 @@ class Router:
         running = route.running is not None
         if route.place is None:
             if (running or probe.calls) and route.due(now):
+                with self._lock:
+                    if route.running is probe:  # who has the GIL meanwhile; see `gone`
+                        eager.want(probe)
                 self._decide(route, now)
         elif route.judging and not running:
             if probe.clear():
@@ -566,6 +592,7 @@ class Router:
         self._lock = threading.RLock()
         self.places.forget()
         self._heart.forget()
+        eager.forget()
         self._busy.clear()
         self._closed = why
         for route in self._routes:

@@ -181,6 +181,7 @@ class Stream:
         self.on_progress: Callable[[int, int], None] | None = None  # items, and failed ones
         self._run_fn = run
         self._engine = engine
+        self._scattered = engine.scattered
         self._family = family
         self._options = options
         self._workers = workers
@@ -229,6 +230,8 @@ class Stream:
         self._news += 1
         if self._waiting:
             self._arrived.notify_all()
+        elif self._scattered:
+            self._engine.stir(self)  # the consumer may wait in another engine than this is from
         if self._notify is not None:
             self._notify()
 

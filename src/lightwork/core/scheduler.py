@@ -239,7 +239,8 @@ class Scheduler:
     def chunk_calls(self, family: int) -> int:
         """How many calls a map should put into its next task."""
         known = self._families.get(family)
-        return 1 if known is None else batching.chunk_calls(known)
+        seconds = batching.CHUNK if self._book.balance else batching.CHUNK_IN_PLACE
+        return 1 if known is None else batching.chunk_calls(known, seconds)
 
     def check_invariants(self) -> None:
         """Raise InternalError, with the story, unless all that must hold does. Slow: for tests."""

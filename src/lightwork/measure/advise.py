@@ -10,8 +10,9 @@ from typing import Any
 
 from ..errors import CannotPickle
 from .closed import Look
+from .gil import has_gil
 from .model import Figures, Forecast, Machine, Verdict, Work, choose, forecast, human, needed
-from .probe import Packing, Probe, has_gil, packing, watch
+from .probe import Packing, Probe, packing, watch
 
 __all__ = ["Advice", "advise"]
 

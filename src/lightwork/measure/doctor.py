@@ -15,7 +15,7 @@ from typing import Any
 
 from ..backends.processes import limits
 from ..backends.processes.launch import START_METHODS
-from .probe import has_gil
+from .gil import has_gil
 
 __all__ = ["Report", "examine"]
 

@@ -61,16 +61,16 @@ class Costs:
     They only have to be right within a factor of two: what a choice hangs on is measured.
     """
 
-    thread_submit: float = 20e-6  # a call of submit() on a thread, all of it under the GIL
+    thread_submit: float = 12e-6  # a call of submit() on a thread, all of it under the GIL
     thread_map: float = 2.2e-6  # a call of a map's chunk
     thread_start: float = 0.15e-3
-    process_submit: float = 20e-6  # in the parent; about as much in the worker
+    process_submit: float = 8e-6  # in the parent; about as much in the worker
     process_map: float = 0.35e-6
     process_boot: float = 90e-3  # the fork server; it boots beside us
     process_start: float = 6e-3
     serial_map: float = 0.15e-6
     each_byte: float = 0.4e-9  # of a large buffer, written on one side and read on the other
-    packing_known: float = 3e-6  # of pickling one item: in a chunk it costs next to nothing
+    packing_known: float = 5e-6  # of pickling anything at all, which is in the figures above
 
 
 COSTS = Costs()
@@ -183,10 +183,8 @@ def _law(figures: Figures, machine: Machine, kind: str, workers: int, chunks: bo
         start = costs.thread_start * min(workers, 8)
         return _Law(wall + over, core + over, single, "the GIL", start)
     over = costs.process_map if chunks else costs.process_submit
-    pack = figures.pack_in + figures.pack_out
-    if chunks:
-        pack = max(0.0, figures.pack_in - costs.packing_known)
-        pack += max(0.0, figures.pack_out - costs.packing_known)
+    pack = max(0.0, figures.pack_in - costs.packing_known)
+    pack += max(0.0, figures.pack_out - costs.packing_known)
     pack += costs.each_byte * (figures.bytes_in + figures.bytes_out)
     # One side pickles, the other rebuilds, at about the same cost.
     start = 0.0
