@@ -43,8 +43,10 @@ MAY_IMPORT: dict[str, set[str]] = {
         for one in BACKENDS
     },
     "ledger": ENGINE,  # what the engine knows of its tasks
-    "engine": {*ENGINE, "bunch", "ledger", "pump"},
-    "exits": {"engine"},
+    "carrier": {*ENGINE, "bunch", "ledger"},
+    "policy": {*BASE, "core"},
+    "exits": set(),  # the end of the program, and what must be ended then
+    "engine": {*ENGINE, "bunch", "carrier", "exits", "ledger", "policy", "pump"},
     "stream": {*BASE, "engine", "future", "pump"},
     "journal": {*BASE, "stream", "wire"},
     # kind="auto": one function's route, the places it can go to, and what joins them
@@ -53,9 +55,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     "route": {*ENGINE, "backends.local", "measure", "measure.model", "wire"},
     "lane": {*ENGINE, "engine", "hop", "pump", "route"},
     "places": {*ENGINE, "engine", "measure", "measure.model", "route"},
+    "judge": {
+        *{*ENGINE, "backends.local", "decision", "lane", "measure", "measure.model"},
+        *{"places", "route"},
+    },
     "router": {
-        *{*ENGINE, "engine", "backends.local", "decision", "hop", "lane", "measure"},
-        *{"measure.model", "places", "pump", "route"},
+        *{*ENGINE, "engine", "exits", "hop", "judge", "lane", "measure.model", "places", "pump"},
+        *{"decision", "route"},
     },
     # The one place of assembly. Backends are loaded by name; what counts CPUs is no backend.
     "assembly": {*ENGINE, "decision", "engine", "journal", "router", "backends.processes"},

@@ -160,12 +160,12 @@ def assemble(given: PoolOptions) -> Shared:
         max_tasks_per_child=given.max_tasks_per_child if kind == "processes" else None,
         idle_timeout=given.idle_timeout,
     )
+    shown = 1 if kind == "serial" else workers
+    shared = Shared(cast(Engine, engine), kind, shown, given.seed, router, decisions)
     if given.trace:
         from .observe.history import History
 
-        engine.history = History(name, kind)
-    shown = 1 if kind == "serial" else workers
-    shared = Shared(cast(Engine, engine), kind, shown, given.seed, router, decisions)
+        shared.engine.tell(History(name, kind))
     if given.monitor:
         _let_be_watched(shared, name)
     return shared
@@ -174,7 +174,7 @@ def assemble(given: PoolOptions) -> Shared:
 def _let_be_watched(shared: Shared, name: str) -> None:
     from .observe.look import watch
 
-    shared.engine.timed = True
+    shared.engine.time_calls()
     weakly = weakref.ref(shared)
     watch(
         shared.engine,

@@ -20,7 +20,6 @@ be half changed, so the engine is aborted at once rather than left to hang.
 from __future__ import annotations
 
 import math
-import os
 import random
 import threading
 import time
@@ -30,16 +29,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from . import blame
-from .backends.base import Backend, Death, Parcel, Result, WorkerOptions
-from .bunch import bunches
-from .core import commands as do
+from . import exits
+from .backends.base import Backend, Death, Result, WorkerOptions
+from .carrier import Carrier
 from .core import events as ev
-from .core.retry import FamilyPolicy
 from .core.scheduler import Scheduler, Statistics
 from .errors import PoolClosed, TaskKilled
-from .ledger import Arrived, Entry, Ledger, Owed
+from .ledger import Entry, Ledger, Owed
 from .options import TaskOptions
+from .policy import family_policy
 from .pump import Pump, log_failure, slices
 
 if TYPE_CHECKING:
@@ -48,13 +46,7 @@ if TYPE_CHECKING:
     from .observe.history import History
     from .stream import Chunk, Stream
 
-__all__ = ["Engine", "live_engines"]
-
-TINY = 20e-6
-"""Calls expected to be shorter than this many seconds may be answered in groups."""
-
-TINY_KNOWN = 100
-"""Calls that must have been measured before that."""
+__all__ = ["Engine"]
 
 BACKLOG = 4096
 """Calls that are taken in at once at most: some milliseconds with the lock held."""
@@ -90,23 +82,15 @@ class Engine:
         self._lock = threading.RLock()  # an RLock, since the collector may run us inside us
         self._ledger = Ledger(clock, options.memory_limit)
         self._submitted = 0
-        self._backlog: list[Future] = []  # accepted while all were busy: see `_take_in`
         self._combines = backend.combines
-        self._deaths: dict[int, Death] = {}
-        self._alive: dict[int, None] = {}
-        self._arrived: Sequence[Arrived] = ()
         self._closed: str | None = None  # why no more tasks are taken
-        self._broken: BaseException | None = None
-        self._start_error: tuple[BaseException, bool] | None = None
         self._aborted = False
         self._close_wanted = False
         self.streams: weakref.WeakSet[Stream] = weakref.WeakSet()  # whose input may not be read
         self._finished = threading.Event()
         self._all_gone = False
         self._deferred: deque[Callable[[], None]] = deque()  # outcomes that are the pump's to tell
-        self.history: History | None = None  # who is told what happens, if anybody is
         self.at_end: list[Callable[[], None]] = []  # called once, when all is over
-        self.timed = False  # note when each call starts, though no time limit is watched
         self._pump = Pump(
             f"{options.name}-pump",
             step=self._step,
@@ -115,24 +99,32 @@ class Engine:
             failed=self._step_failed,
         )
         self._wake_at = math.inf  # what the pump sleeps until
-        self._carry = {
-            do.Start: self._start,
-            do.Send: self._send,
-            do.Resolve: self._resolve,
-            do.Carve: self._ledger.carve,
-            do.Ended: self._ended,
-            do.Retrying: self._retrying,
-            do.TakeBack: self._take_back,
-            do.Inspect: self._inspect,
-            do.Kill: self._kill,
-            do.Retire: self._retire,
-            do.Broken: self._break,
-            do.Done: self._done,
-        }
+        self._carrier = Carrier(
+            backend,
+            self._scheduler,
+            self._ledger,
+            clock,
+            started=self._pump.start,
+            done=self._done,
+            broken=self._is_broken,
+        )
         backend.open(self, options)
-        _engines.add(self)
+        exits.register(self)
 
     # -- for the pool --------------------------------------------------------------------------
+
+    @property
+    def history(self) -> History | None:
+        """Who is told what happens, if anybody is."""
+        return self._carrier.history
+
+    def tell(self, history: History) -> None:
+        """Let this history know what happens. Before the first task."""
+        self._carrier.history = history
+
+    def time_calls(self) -> None:
+        """Let workers note when each call starts, though no time limit is watched."""
+        self._carrier.timed = True
 
     @property
     def closed(self) -> bool:
@@ -146,24 +138,7 @@ class Engine:
 
     def add_family(self, options: TaskOptions) -> int:
         """Register the tasks of one function under one policy; return their family."""
-        retry = options.retry
-        on = retry.on if retry else ()
-        attempts = retry.attempts if retry else 1
-        if options.on_crash == "retry":
-            crashed = attempts if retry else 3
-        elif options.on_crash == "raise":
-            crashed = 1
-        else:
-            crashed = attempts if retry and _matches("WorkerCrashed", on) else 1
-        policy = FamilyPolicy(
-            timeout=options.timeout if self._backend.keeps_time else None,
-            attempts_failed=attempts,
-            attempts_crashed=crashed,
-            attempts_timed_out=attempts if retry and _matches("TaskTimeout", on) else 1,
-            backoff=retry.backoff if retry else None,
-            priority=options.priority,
-            exact=options.exact,
-        )
+        policy = family_policy(options, keeps_time=self._backend.keeps_time)
         with self._lock:
             family = self._scheduler.add_family(policy)
             self._ledger.families[family] = options
@@ -192,8 +167,9 @@ class Engine:
             if self._combines and not self._scheduler.hungry:
                 # Nobody waits for it: it is told to the scheduler with what comes behind it,
                 # before the next thing that happens.
-                self._backlog.append(future)
-                if len(self._backlog) >= BACKLOG:
+                backlog = self._carrier.backlog
+                backlog.append(future)
+                if len(backlog) >= BACKLOG:
                     self._take_in()
                 return
             owed = self._accept(future, family, 1)
@@ -211,41 +187,25 @@ class Engine:
 
     def _accept(self, entry: Entry | Future, family: int, calls: int) -> Owed | None:
         """Locked. Returns what `_after` is to do, if anything."""
+        carrier = self._carrier
         try:
-            if self._backlog:
-                self._take_in()
-            task = self._file(entry)
+            if carrier.backlog:
+                carrier.take_in()
+            task = carrier.file(entry)
             commands = self._scheduler.handle(ev.Submitted(task, family, calls), self._clock())
             if not commands:
                 return None
-            self._carry_out(commands)
+            carrier.carry_out(commands)
         except BaseException as error:
             self._damaged(error)
             raise
         return self._leave()
 
-    def _file(self, entry: Entry | Future) -> int:
-        """Locked. Give an entry its task."""
-        task = self._scheduler.new_task()
-        self._ledger.entries[task] = entry
-        entry._target._carved(task)
-        return task
-
     def _take_in(self) -> None:
-        """Locked. Tell the scheduler what was submitted while all were busy, before anything else.
-
-        What could be sent, or would start a worker, never waits here (``Scheduler.hungry``), so
-        whatever waits is taken in before an event that lets it be sent.
-        """
-        backlog: list[Future] = []
+        """Locked. See ``Carrier.take_in``."""
         try:
-            backlog, self._backlog = self._backlog, []
-            for entry, family, calls in bunches(backlog, self._backend.combine):
-                task = self._file(entry)
-                self._handle(ev.Submitted(task, family, calls, calls > 1))
+            self._carrier.take_in()
         except BaseException as error:
-            place = self._ledger.place
-            self._backlog += [one for one in backlog if place(one) is None and not one.done()]
             self._damaged(error)
             raise
 
@@ -284,7 +244,7 @@ class Engine:
                 return False
             task, offset = place
             worker = self._ledger.entries[task]._worker
-            if worker is None or worker not in self._alive:
+            if worker is None or worker not in self._carrier.alive:
                 return False
             running = self._backend.inspect(worker)
             return running is not None and running.task == task and offset in (-1, running.offset)
@@ -328,16 +288,37 @@ class Engine:
             self._aborted = True
             error = TaskKilled(f"{why}, and its workers were ended")
             self._ledger.abandon(error, self._span)
-            for future in self._backlog:
+            for future in self._carrier.backlog:
                 self._ledger.owed.append((future, future._cancelled, (0, 1)))
-            self._backlog = []
-            for worker in list(self._alive):
+            self._carrier.backlog = []
+            for worker in list(self._carrier.alive):
                 self._backend.kill(worker, "killed")
-            if not self._alive:
-                self._done(do.Done())
+            if not self._carrier.alive:
+                self._done()
             owed = self._leave()
         self._after(owed)
         self._backend.wake()
+
+    def orphan(self, why: str) -> None:
+        """In a forked child: it has our objects, but none of our threads, and its copies must not
+        touch the parent's workers, nor wait for anything."""
+        self._lock = threading.RLock()  # the old one may be held by a thread that is not here
+        self._closed = why
+        self._aborted = True
+        self._pump.forget()
+        lost = PoolClosed(why)
+        for entry in list(self._ledger.entries.values()):
+            entry._target._orphaned(lost)
+        for future in self._carrier.backlog:
+            future._orphaned(lost)
+        self._carrier.backlog = []
+        self._finished = threading.Event()
+        self._finished.set()
+
+    @property
+    def finished(self) -> bool:
+        """Whether all is over."""
+        return self._finished.is_set()
 
     def _span(self, task: int) -> tuple[int, int] | None:
         """Between which offsets the open calls of a task are, if the scheduler still knows."""
@@ -364,72 +345,37 @@ class Engine:
 
     def ready(self, worker: int) -> None:
         """See Sink."""
-        if self.history is not None:
-            with self._lock:
-                self.history.ready(worker)
+        with self._lock:
+            self._carrier.ready(worker)
         self._say(ev.Ready(worker))
 
     def start_failed(self, worker: int, error: BaseException, *, fatal: bool) -> None:
         """See Sink."""
         with self._lock:
-            self._alive.pop(worker, None)
-            self._start_error = (error, fatal)
-            if self.history is not None:
-                self.history.gone(worker, "could not be started")
+            self._carrier.start_failed(worker, error, fatal=fatal)
         self._gone(worker, ev.StartFailed(worker, fatal))
 
     def died(self, worker: int, death: Death) -> None:
         """See Sink."""
         with self._lock:
-            self._alive.pop(worker, None)
-            self._deaths[worker] = death
-            if self.history is not None:
-                self.history.gone(worker, death.how)
+            self._carrier.died(worker, death)
         self._gone(worker, ev.Died(worker, death.running, death.how))
 
     def results(self, worker: int, results: Sequence[Result]) -> None:
         """See Sink."""
-        answers: list[ev.Answer] = []
-        arrived: list[Arrived] = []
-        seconds, calls = 0.0, 0
+        carrier = self._carrier
         with self._lock:
             if self._aborted:
                 return  # everything was settled then
-            entries = self._ledger.entries
             try:
-                if self._backlog:
-                    self._take_in()
-                for result in results:
-                    task, attempt, lo, hi, _, errors, _, spent = result
-                    entry = entries.get(task)
-                    if entry is None:
-                        continue  # late: its task has ended otherwise
-                    seconds += spent
-                    calls += hi - lo
-                    held = self._offer(worker, entry, result) if errors else None
-                    if held and entry._open == 0:
-                        entries.pop(task, None)
-                    answers.append(ev.Answer(task, attempt, hi))
-                    arrived.append(Arrived(entry, result, held))
-                self._arrived = arrived
-                if self.history is not None:
-                    self._note_answers(worker, arrived)
-                self._handle(ev.Answered(worker, answers, seconds, calls))
-                self._arrived = ()
+                if carrier.backlog:
+                    carrier.take_in()
+                carrier.answered(worker, results)
             except BaseException as error:
                 self._damaged(error)
                 raise
             owed = self._leave()
         self._after(owed)
-
-    def _note_answers(self, worker: int, arrived: Sequence[Arrived]) -> None:
-        """Locked. Tell the history, and now and then how many calls wait."""
-        history = self.history
-        assert history is not None
-        history.answered(worker, arrived)
-        if self._clock() >= history.next_sample:
-            counts = self._scheduler.statistics()
-            history.sample(counts.queued + counts.delayed, counts.running)
 
     def remembered(self) -> tuple[History, Statistics, float] | None:
         """The history as of now, with the counts and the time; None if there is none."""
@@ -442,7 +388,7 @@ class Engine:
         """The workers, the call that each is at, and its task."""
         with self._lock:
             found: list[tuple[int, Running | None, Entry | Future | None]] = []
-            for worker in self._alive:
+            for worker in self._carrier.alive:
                 seen = self._backend.inspect(worker)
                 entry = None if seen is None else self._ledger.entries.get(seen.task)
                 found.append((worker, seen, entry))
@@ -461,14 +407,15 @@ class Engine:
 
     def _feed(self, events: Iterable[ev.Event]) -> None:
         """`_say`, of events that may be made up with the lock held, one after the other."""
+        carrier = self._carrier
         with self._lock:
             if self._aborted:
                 return
             try:
-                if self._backlog:
-                    self._take_in()
+                if carrier.backlog:
+                    carrier.take_in()
                 for event in events:
-                    self._handle(event)
+                    carrier.handle(event)
             except BaseException as error:
                 self._damaged(error)
                 raise
@@ -479,32 +426,13 @@ class Engine:
         """A worker is gone: in an orderly life the scheduler hears it, else we count."""
         if not self._aborted:
             self._say(event)
-            self._deaths.pop(worker, None)
+            self._carrier.forget(worker)
             return
         with self._lock:
-            if not self._alive and not self._finished.is_set():
-                self._done(do.Done())
+            if not self._carrier.alive and not self._finished.is_set():
+                self._done()
             owed = self._leave()
         self._after(owed)
-
-    def _handle(self, event: ev.Event) -> None:
-        """Locked. One event, and all that follows from it."""
-        self._carry_out(self._scheduler.handle(event, self._clock()))
-
-    def _carry_out(self, commands: Sequence[do.Command]) -> None:
-        """Locked. In order; what follows from an answer comes behind what was decided before."""
-        carry = self._carry
-        if len(commands) == 1:
-            reply = carry[type(commands[0])](commands[0])  # type: ignore[operator]
-            if reply is None:
-                return
-            commands = self._scheduler.handle(reply, self._clock())
-        waiting: deque[do.Command] = deque(commands)
-        while waiting:
-            command = waiting.popleft()
-            reply = carry[type(command)](command)  # type: ignore[operator]
-            if reply is not None:
-                waiting.extend(self._scheduler.handle(reply, self._clock()))
 
     def _leave(self) -> Owed:
         """Locked. Before the lock is released: see to the next deadline, take what is to settle."""
@@ -538,103 +466,19 @@ class Engine:
         self.abort("the pool was interrupted" if interrupted else f"internal error: {error!r}")
 
     def _refuse(self) -> None:
-        if self._broken is not None:
-            raise self._broken
+        broken = self._carrier.why_broken
+        if broken is not None:
+            raise broken
         raise PoolClosed(f"cannot schedule new futures: {self._closed}")
 
-    # -- commands ------------------------------------------------------------------------------
+    # -- the end -------------------------------------------------------------------------------
 
-    def _start(self, command: do.Start) -> None:
-        # In this order: Ctrl-C in between must not leave us waiting for one that nobody starts.
-        self._backend.start(command.worker)
-        self._alive[command.worker] = None
-        if self.history is not None:
-            self.history.starting(command.worker)
-        if self._backend.has_pump:
-            self._pump.start()
+    def _is_broken(self) -> None:
+        self._closed = "the pool is broken"
 
-    def _send(self, command: do.Send) -> None:
-        worker = command.worker
-        entries, families = self._ledger.entries, self._ledger.families
-        known = -1
-        flags = (False, False, False)  # timed, tiny, exact
-        parcels = []
-        for task, attempt, lo, hi in command.parts:
-            entry = entries[task]
-            entry._worker = worker
-            family = entry._family
-            if family != known:
-                known = family
-                options = families[family]
-                mean = self._scheduler.expected(family)
-                # A result that waits for company is held back by a long call behind it, so each
-                # travels alone until the family is known; see TINY_KNOWN.
-                known_well = self._scheduler.measured(family) >= TINY_KNOWN
-                exact = options.exact or not known_well
-                tiny = mean is not None and mean < TINY and not exact
-                flags = (self.timed or options.timeout is not None, tiny, exact)
-            parcels.append(
-                Parcel(task, attempt, lo, hi, entry._base, entry._index, entry._call, *flags)
-            )
-        if self.history is not None:
-            self.history.sent(worker)
-        self._backend.send(worker, parcels)
-
-    def _offer(self, worker: int, entry: Entry | Future, result: Result) -> set[int] | None:
-        """Locked. Ask the scheduler about each error that the policy may retry."""
-        retry = self._ledger.families[entry._family].retry
-        errors = result.errors
-        if retry is None or not errors:
-            return None
-        held = set()
-        for offset in sorted(errors):
-            if isinstance(errors[offset], retry.on):
-                self._ledger.failing = (result, offset)
-                self._handle(ev.Failed(worker, result.task, result.attempt, offset))
-                self._ledger.failing = None
-                held.add(offset)
-        return held or None
-
-    def _resolve(self, command: do.Resolve) -> None:
-        self._ledger.resolve(command.answers, self._arrived)
-
-    def _ended(self, command: do.Ended) -> None:
-        death = self._deaths.get(command.worker) if command.worker is not None else None
-        broken = self._why_broken() if command.how == "broken" else None
-        if self.history is not None:
-            entry = self._ledger.entries.get(command.task)
-            self.history.ended(command.how, entry, command.lo, command.hi)
-        self._ledger.end(command, death, broken)
-
-    def _retrying(self, command: do.Retrying) -> None:
-        if self.history is not None:
-            self.history.retrying(command.attempt, command.why)
-
-    def _take_back(self, command: do.TakeBack) -> ev.TakenBack:
-        taken = self._backend.take_back(command.worker, command.task, command.offset)
-        return ev.TakenBack(command.worker, taken)
-
-    def _inspect(self, command: do.Inspect) -> ev.Seen:
-        return ev.Seen(command.worker, self._backend.inspect(command.worker))
-
-    def _kill(self, command: do.Kill) -> None:
-        self._backend.kill(command.worker, command.how)
-
-    def _retire(self, command: do.Retire) -> None:
-        self._backend.retire(command.worker)
-
-    def _why_broken(self) -> BaseException:
-        if self._broken is None:
-            error, fatal = self._start_error or (None, False)
-            self._broken = blame.broken(error, initializer=fatal)
-            self._closed = "the pool is broken"
-        return self._broken
-
-    def _break(self, command: do.Broken) -> None:
-        self._why_broken()
-
-    def _done(self, command: do.Done) -> None:
-        self._all_gone = self._aborted = True  # nothing more to decide
+    def _done(self) -> None:
+        """Locked. Nothing is left to decide, nor to run."""
+        self._all_gone = self._aborted = True
         if self._pump.thread is None:
             self._ledger.owed.append((None, self._end, ()))
         else:
@@ -700,45 +544,3 @@ class Engine:
         if self._aborted:
             self._all_gone = True  # the second time: there is nothing left to save
         self._damaged(error)
-
-
-def _matches(name: str, on: Any) -> bool:
-    """Whether the error of ours with this name is one that `on` names."""
-    from . import errors
-
-    return issubclass(getattr(errors, name), on)
-
-
-# -- forks -------------------------------------------------------------------------------------
-
-_engines: weakref.WeakSet[Engine] = weakref.WeakSet()
-
-
-def live_engines() -> list[Engine]:
-    """The engines that have not ended."""
-    return [engine for engine in list(_engines) if not engine._finished.is_set()]
-
-
-def _after_fork_in_child() -> None:
-    """The user's code forked: the child has our objects, but none of our threads.
-
-    Its copies of the engines must not touch the parent's workers, nor wait for anything.
-    """
-    parent = os.getppid()
-    for engine in list(_engines):
-        engine._lock = threading.RLock()  # the old one may be held by a thread that is not here
-        engine._closed = f"this pool belongs to process {parent}, which forked this one"
-        engine._aborted = True
-        engine._pump.forget()
-        lost = PoolClosed(engine._closed)
-        for entry in list(engine._ledger.entries.values()):
-            entry._target._orphaned(lost)
-        for future in engine._backlog:
-            future._orphaned(lost)
-        engine._backlog = []
-        engine._finished = threading.Event()
-        engine._finished.set()
-    _engines.clear()
-
-
-os.register_at_fork(after_in_child=_after_fork_in_child)

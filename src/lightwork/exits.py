@@ -1,4 +1,4 @@
-"""How pools end when the program does: at exit, on Ctrl-C, on SIGTERM.
+"""How pools end when the program does: at exit, on Ctrl-C, on SIGTERM; and forked children.
 
 * **Normal exit** with live pools: what was accepted is finished, as ``concurrent.futures``
   promises; then workers are ended.
@@ -6,18 +6,44 @@
 * **SIGTERM** inside a ``with Pool()`` in the main thread, unless the program handles it itself:
   what has not started is cancelled, what runs gets the pool's grace period, then it is killed;
   the program ends with status 143.
+* In a **forked child** of the program, its copies of the pools are closed and wait for nothing.
 """
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
+import weakref
 from types import FrameType
+from typing import Protocol
 
-from .engine import live_engines
+__all__ = ["Living", "Terminated", "catch_sigterm", "register", "release_sigterm"]
 
-__all__ = ["Terminated", "catch_sigterm", "release_sigterm"]
+
+class Living(Protocol):
+    """What must be ended: an engine, or a router."""
+
+    @property
+    def finished(self) -> bool: ...
+
+    def close(self, *, cancel: bool, why: str = ...) -> None: ...
+
+    def abort(self, why: str) -> None: ...
+
+    def wait_finished(self, timeout: float | None = None) -> bool: ...
+
+    def orphan(self, why: str) -> None: ...
+
+
+_living: weakref.WeakSet[Living] = weakref.WeakSet()
+_first: weakref.WeakSet[Living] = weakref.WeakSet()
+
+
+def register(one: Living, *, first: bool = False) -> None:
+    """Let this end when the program does. `first`: before the others, which it has work for."""
+    (_first if first else _living).add(one)
 
 
 class Terminated(SystemExit):
@@ -61,22 +87,33 @@ def release_sigterm() -> None:
 
 def _at_exit() -> None:
     """Runs before the interpreter joins its threads; may start threads and workers still."""
-    engines = live_engines()
     interrupted = getattr(sys, "last_type", None)
     try:
         if interrupted is not None and issubclass(interrupted, KeyboardInterrupt):
             raise KeyboardInterrupt
-        for engine in engines:
-            engine.close(cancel=False, why="the interpreter is shutting down")
-        for engine in engines:
-            engine.wait_finished()
+        for group in (_first, _living):
+            left = [one for one in list(group) if not one.finished]
+            for one in left:
+                one.close(cancel=False, why="the interpreter is shutting down")
+            for one in left:
+                one.wait_finished()
     except KeyboardInterrupt:
-        for engine in engines:
-            engine.abort("the program was interrupted")
-        for engine in engines:
-            engine.wait_finished(1.0)
+        left = [one for one in [*_first, *_living] if not one.finished]
+        for one in left:
+            one.abort("the program was interrupted")
+        for one in left:
+            one.wait_finished(1.0)
+
+
+def _after_fork_in_child() -> None:
+    parent = os.getppid()
+    for one in [*_living, *_first]:
+        one.orphan(f"this pool belongs to process {parent}, which forked this one")
+    _living.clear()
+    _first.clear()
 
 
 # The hook that concurrent.futures itself uses; `atexit` would run too late, after threads are
 # joined. (CPython, threading._register_atexit, since 3.9.)
 threading._register_atexit(_at_exit)  # type: ignore[attr-defined]
+os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -85,7 +85,7 @@ class Lane:
         packet = _Packet(fn, items, star)
         route, router = self._route, self._router
         self._sent += len(items)
-        router.glance(route)
+        router.judge.glance(route)
         place = route.place
         if place in ("processes", "serial") and router.is_direct(route) and not route.wanted:
             engine = router.places.engine(place)

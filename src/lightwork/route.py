@@ -103,6 +103,12 @@ class Held(NamedTuple):
     index: int  # type: ignore[assignment]  # tuple.index is nobody's need
     ticket: Any  # by which it can be cancelled
 
+    def fail(self, error: Exception) -> None:
+        """Let these calls end with this error."""
+        count = len(self.items)
+        errors: dict[int, BaseException] = dict.fromkeys(range(count), error)
+        self.target._settle(0, [None] * count, errors, (0, None, 0.0, 0.0), time.monotonic())
+
 
 class Watched:
     """What calls in threads take, as they go: a running mean that forgets.

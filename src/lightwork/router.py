@@ -4,12 +4,9 @@ A router looks to the pool, to streams and to futures like an engine. It makes i
 they are first needed, and has a `Route` for each function (``route.py`` says how one lives). What
 it decides is in `decisions`, and goes to the log, one line each at INFO.
 
-Who does what:
-
-* Whoever submits holds the call, or sends it to the engine of its route's place.
-* One thread, the *heart* of the probe, is there while something is being measured or is held. It
-  decides, and releases what was held, in order. Where no thread can be started any more (while
-  the interpreter ends), the submitter does that itself.
+Whoever submits holds the call, or sends it to the engine of its route's place. The `Judge` decides
+what that is, and then releases what was held, in order; where no thread can be started for it any
+more (while the interpreter ends), the submitter does that itself.
 
 How a call may not be lost:
 
@@ -24,31 +21,24 @@ The lock is held for moments, and nobody's code runs under it.
 from __future__ import annotations
 
 import dataclasses
-import os
-import sys
 import threading
 import time
 import weakref
-from collections import deque
 from collections.abc import Callable, Iterable
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from .backends.local import WatchedCall
+from . import exits
 from .core.scheduler import Statistics
-from .decision import Decision
 from .engine import Engine
 from .errors import CannotPickle, PoolClosed
 from .future import Future
 from .hop import Hop, Ticket
-from .lane import PROBE_CHUNK, PROBE_MOST, Lane
-from .measure.gil import eager
-from .measure.model import Figures, Verdict, choose
-from .measure.probe import Heart
+from .judge import Judge
+from .lane import Lane
 from .options import TaskOptions
 from .places import Places, pack
 from .pump import slices
-from .route import EVERY, Held, Probing, Route
+from .route import Held, Route
 
 if TYPE_CHECKING:
     from .observe.history import History
@@ -58,9 +48,6 @@ __all__ = ["Router"]
 
 NAP, NAP_EVERY = 1e-4, 64
 """Seconds that a submitter sleeps at each so many calls that are held."""
-
-MANY_DECISIONS = 1000
-"""Decisions that are remembered."""
 
 
 class Router:
@@ -85,19 +72,18 @@ class Router:
         processes: bool = True,
     ) -> None:
         self.backend = self  # it prepares calls for itself
-        self.decisions: deque[Decision] = deque(maxlen=MANY_DECISIONS)
         self.streams: weakref.WeakSet[Stream] = weakref.WeakSet()
-        self._lock = threading.RLock()
+        self.lock = threading.RLock()
         self._routes: list[Route] = []
         self.places = Places(make, max_workers, cpus, processes, self._routes)
-        self._busy: dict[Route, None] = {}  # to be seen to by the heart
+        self.judge = Judge(self, self.places)
+        self.decisions = self.judge.decisions
         self._submitted = 0
         self._held = 0
         self._closed: str | None = None
         self._cancelling = False
         self._quiet = threading.Event()  # closed, and nothing is held
-        self._heart = Heart(self._beat, lambda: bool(self._busy or self._heart.probes))
-        _routers.add(self)
+        exits.register(self, first=True)
 
     # -- what an engine can do, for the pool ------------------------------------------------------
 
@@ -116,8 +102,8 @@ class Router:
 
     def add_family(self, options: TaskOptions) -> int:
         """A function with its options; return its number."""
-        with self._lock:
-            self._routes.append(Route(options, self._stir))
+        with self.lock:
+            self._routes.append(Route(options, self.judge.stir))
             return len(self._routes) - 1
 
     def prepare(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -128,7 +114,7 @@ class Router:
         """See Engine."""
         fn, args, kwargs = call
         route = self._routes[family]
-        with self._lock:
+        with self.lock:
             future._index = index = self._submitted
             self._submitted += 1
             future._family = family
@@ -136,7 +122,7 @@ class Router:
             direct = self._take_up(route, held)
         self._go_on(route, direct)
         if direct:
-            self.glance(route)
+            self.judge.glance(route)
             self.send(route, held)
 
     def accept(self, route: Route, held: Held) -> bool:
@@ -144,7 +130,7 @@ class Router:
 
         Raises PoolClosed.
         """
-        with self._lock:
+        with self.lock:
             direct = self._take_up(route, held)
         self._go_on(route, direct)
         return direct
@@ -162,7 +148,7 @@ class Router:
     def _go_on(self, route: Route, direct: bool) -> None:
         """After `_take_up`, without the lock: let the others do what is to be done."""
         if not direct:
-            self._stir(route)
+            self.judge.stir(route)
             if not len(route.held) % NAP_EVERY:
                 # Who submits without pause has the GIL: each step of the others would take the
                 # switch interval of 5 ms, and meanwhile more would be held.
@@ -174,7 +160,9 @@ class Router:
         lane = Lane(self, route, total)
         route.lanes.add(lane)
         if self.is_direct(route):
-            self._reconsider(route, time.perf_counter())  # it may be much more, or less, this time
+            self.judge.reconsider(
+                route, time.perf_counter()
+            )  # it may be much more, or less, this time
         return lane
 
     def cancel(self, tasks: Iterable[int]) -> None:
@@ -186,7 +174,7 @@ class Router:
             if engine is not self:
                 engine.cancel([int(task)])
                 continue
-            with self._lock:
+            with self.lock:
                 held, task.held = task.held, None
                 task.cancelled = True
             if held is not None:
@@ -235,21 +223,21 @@ class Router:
         if not cancel and self._closed is None:
             for stream in list(self.streams):
                 stream.feed_rest()
-        with self._lock:
+        with self.lock:
             self._closed = self._closed or why
             self._cancelling = self._cancelling or cancel
         if cancel:
             self._cancel_held()
-        self._close_engines()
+        self.rest()
 
     def _cancel_held(self) -> None:
-        with self._lock:
+        with self.lock:
             held = [one for route in self._routes for one in route.held]
         self.cancel([one.ticket for one in held])
 
-    def _close_engines(self) -> None:
-        """Once nothing is held any more."""
-        with self._lock:
+    def rest(self) -> None:
+        """Close the engines once nothing is held any more, if no more calls are taken."""
+        with self.lock:
             if self._closed is None or any(route.held or route.releasing for route in self._routes):
                 return
             engines = list(self.places)
@@ -280,8 +268,8 @@ class Router:
         me = threading.current_thread()
         engines = list(self.places)
         inside = any(engine.backend.inside() or engine._pump.thread is me for engine in engines)
-        if inside or self._heart.thread is me:
-            return self._quiet.is_set() and all(engine._finished.is_set() for engine in engines)
+        if inside or self.judge.thread is me:
+            return self.finished
         until = None if timeout is None else time.monotonic() + timeout
         if not self.wait_quiet(timeout):
             return False
@@ -289,7 +277,7 @@ class Router:
             left = None if until is None else max(0.0, until - time.monotonic())
             if not engine.wait_finished(left):
                 return False
-        heart = self._heart.thread
+        heart = self.judge.thread
         if heart is not None:
             heart.join(timeout)
         return True
@@ -300,6 +288,11 @@ class Router:
             if self._quiet.wait(moment):
                 return True
         return self._quiet.is_set()
+
+    @property
+    def finished(self) -> bool:
+        """Whether all is over."""
+        return self._quiet.is_set() and all(engine.finished for engine in self.places)
 
     @property
     def max_workers(self) -> int:
@@ -323,7 +316,7 @@ class Router:
         route.held.append(held)
         self._held += 1
 
-    def _take(self, route: Route) -> Held | None:
+    def take(self, route: Route) -> Held | None:
         """Locked. The first call that is held and not cancelled."""
         while route.held:
             held = route.held.popleft()
@@ -339,7 +332,7 @@ class Router:
         Raises PoolClosed and PoolBroken.
         """
         if route.wanted and route.running is None and self.places.bound != 1:
-            self._send_probe(route, held)
+            self.judge.probe(route, held)
             return
         # It may be measured anew since a moment ago: then this one is not waited for.
         place = place or route.place or "cores"
@@ -373,227 +366,29 @@ class Router:
         hop: Any = Hop(target, engine, gone)
         engine.submit_chunk(call, hop, family, held.index)
 
-    def _send_probe(self, route: Route, *calls: Held) -> None:
-        """Let these calls be measured, now, one after the other."""
-        with self._lock:
-            if route.place is not None:
-                route.fresh()
-            probe = route.probe
-            route.begin(calls[0].fn, probe, time.perf_counter())
-            self.places.out += 1
-            self._heart.probes[probe] = None
-            self._busy[route] = None
-        out = dict.fromkeys(range(len(calls)))
-
-        def gone(number: int) -> None:
-            with self._lock:
-                out.pop(number, None)
-                if out or route.running is not probe:
-                    return
-                route.running = None
-                route.judging = True
-                self.places.out -= 1
-                self._heart.probes.pop(probe, None)
-            probe.close()
-            eager.enough(probe)
-            self._stir(route)
-
-        self.places.resize()
-        for number, held in enumerate(calls):
-            ended = partial(gone, number)
-            try:
-                call = WatchedCall(Probing(route, probe, ended), *held[1:5])
-                self.deliver(route, held, "probe", call, ended)
-            except Exception as error:
-                ended()
-                _fail(held, error)
-
-    def _next_probes(self, route: Route) -> list[Held]:
-        """Locked. What is to be measured next: where calls are short, several, in one go."""
-        first = self._take(route)
-        if first is None:
-            return []
-        found = [first]
-        if route.probe.calls:
-            wall = route.probe.figures().wall
-            most = min(int(PROBE_CHUNK / wall), 8 * route.probe.calls, PROBE_MOST)
-            count = len(first.items)
-            while count < most and (held := self._take(route)) is not None:
-                found.append(held)
-                count += len(held.items)
-        return found
-
     def _send_or_fail(self, route: Route, held: Held) -> None:
         """What cannot be sent ends with the reason."""
         try:
             # This thread has others to see to: nothing is run in it.
             self.send(route, held, "cores" if route.place == "serial" else None)
         except Exception as error:
-            _fail(held, error)
+            held.fail(error)
 
-    def glance(self, route: Route) -> None:
-        """Tell a route, now and then, how long calls take where it cannot see them itself."""
-        now = time.perf_counter()
-        place = route.place
-        if now < route.next_glance or place is None or place == "threads":
-            return
-        route.next_glance = now + EVERY
-        if place != "cores":  # there it sees for itself
-            family = route.families.get(place)
-            if family is not None:
-                route.seen = self.places.engine(place).expected(family)
-            route.look(now)
-        if place != "processes":
-            self._reconsider(route, now)
-
-    def _reconsider(self, route: Route, now: float) -> None:
-        """The amount of work is another than was thought."""
-        figures, kind = route.figures, route.kind
-        if figures is None or route.wanted:
-            return
-        if route.seen is not None and kind == "serial":
-            figures = dataclasses.replace(figures, wall=max(route.seen, 1e-9))
-        work = route.work()
-        if not work.calls:
-            return
-        verdict = choose(figures, self.places.machine(), work, current=kind)
-        if verdict.kind != kind:
-            self._go_by(route, verdict, figures, now)
-
-    # -- the heart ---------------------------------------------------------------------------------
-
-    def _stir(self, route: Route) -> None:
-        """Something about a route is to be seen to, by the heart."""
-        with self._lock:
-            self._busy[route] = None
-        if self._heart.start():
-            self._heart.hurry()
-        else:
-            self._without_heart(route)
-
-    def _without_heart(self, route: Route) -> None:
-        """No thread can be started any more: nothing can be measured. Processes need none."""
-        with self._lock:
-            self._busy.pop(route, None)
-            if route.place is None:
-                route.place = "processes" if self.places.processes else "cores"
-        self._release(route)
-        if self._closed is not None:
-            self._close_engines()
-
-    def _beat(self) -> None:
-        """In the heart's thread: see to what is going on."""
-        for route in list(self._busy):
-            try:
-                self._see_to(route)
-            except Exception as error:
-                self._give_up(route, error)
-        if self._closed is not None:
-            self._close_engines()
-
-    def _see_to(self, route: Route) -> None:
-        now = time.perf_counter()
-        if route.anew and route.running is None:
-            with self._lock:
-                route.measure_anew()
-        probe = route.probe
-        running = route.running is not None
-        if route.place is None:
-            if (running or probe.calls) and route.due(now):
-                with self._lock:
-                    if route.running is probe:  # who has the GIL meanwhile; see `gone`
-                        eager.want(probe)
-                self._decide(route, now)
-        elif route.judging and not running:
-            if probe.clear():
-                self._decide(route, now)
-            else:
-                route.wanted = True  # the next call is to be another probe
-            route.judging = False
-        if running and probe in self._heart.probes and probe.clear():
-            self._heart.probes.pop(probe, None)
-        if route.place is not None:
-            self._release(route)
-            self.places.resize()
-        elif not running:
-            with self._lock:
-                calls = self._next_probes(route)
-                route.releasing = bool(calls)
-            if calls:
-                self._send_probe(route, *calls)
-                route.releasing = False
-        if route.running is None and route.sample is not None and not route.held:
-            route.pack_sample()
-            route.sample = None  # nobody's arguments are to be held
-        with self._lock:
-            judged = route.place is None or not route.judging
-            if judged and not route.held and probe not in self._heart.probes:
-                self._busy.pop(route, None)
-
-    def _decide(self, route: Route, now: float) -> None:
-        machine, work = self.places.machine(), route.work()
-        if not work.calls:
-            return  # for the last call there is nothing to decide
-        verdict, figures = route.assess(machine, work)
-        if route.too_early(verdict, figures, now):
-            return
-        if verdict.kind == "processes" and route.sample is not None:
-            try:
-                seconds = self.places.pack_seconds(route, route.sample, chunks=work.chunks)
-                figures = dataclasses.replace(figures, pack_in=seconds)
-            except CannotPickle as error:
-                figures = dataclasses.replace(figures, stays=str(error))
-            verdict = choose(figures, machine, work, current=route.kind)
-        self._go_by(route, verdict, figures, now)
-
-    def _go_by(self, route: Route, verdict: Verdict, figures: Figures, now: float) -> None:
-        if route.settle(verdict, figures, self.places.machine(), now):
-            decision = Decision(
-                route.name, verdict.kind, route.level, verdict.why, figures, time.time()
-            )
-            self.decisions.append(decision)
-            import logging
-
-            logging.getLogger("lightwork").info("%s", decision)
-        route.waiting = lambda: self._waiting(route)
-        for stream in list(self.streams):
-            lane: Any = stream._engine
-            if lane in route.lanes:
-                stream.look_again()
-
-    def _waiting(self, route: Route) -> int:
-        engine = self.places.get(route.place)
-        return len(route.held) + (engine.statistics().queued if engine is not None else 0)
-
-    def _release(self, route: Route) -> None:
+    def release(self, route: Route) -> None:
         """Send on what was held, in order."""
         while True:
-            with self._lock:
-                held = self._take(route)
+            with self.lock:
+                held = self.take(route)
                 route.releasing = held is not None
             if held is None:
                 return
             self._send_or_fail(route, held)
 
-    def _give_up(self, route: Route, error: Exception) -> None:
-        """A bug of ours, or of code that pickles an argument: the calls are run all the same."""
-        import logging
-
-        logging.getLogger("lightwork").error("the probe of %s failed", route.name, exc_info=error)
-        with self._lock:
-            self._busy.pop(route, None)
-            route.judging = False
-            if route.place is None:
-                route.place = "cores"
-        self._release(route)
-
     def orphan(self, why: str) -> None:
         """In a forked child: our threads are not here, and the engines have closed themselves."""
-        self._lock = threading.RLock()
+        self.lock = threading.RLock()
         self.places.forget()
-        self._heart.forget()
-        eager.forget()
-        self._busy.clear()
+        self.judge.forget()
         self._closed = why
         for route in self._routes:
             while route.held:
@@ -602,42 +397,3 @@ class Router:
                     held.target._orphaned(PoolClosed(why))
         self._quiet = threading.Event()
         self._quiet.set()
-
-
-def _fail(held: Held, error: Exception) -> None:
-    """These calls end with `error`."""
-    count = len(held.items)
-    errors: dict[int, BaseException] = dict.fromkeys(range(count), error)
-    held.target._settle(0, [None] * count, errors, (0, None, 0.0, 0.0), time.monotonic())
-
-
-# -- the end of the program, and forks -------------------------------------------------------------
-
-_routers: weakref.WeakSet[Router] = weakref.WeakSet()
-
-
-def _at_exit() -> None:
-    """Let go of all that is held, before the engines are ended (``exits``)."""
-    routers = list(_routers)
-    interrupted = getattr(sys, "last_type", None)
-    try:
-        if interrupted is not None and issubclass(interrupted, KeyboardInterrupt):
-            raise KeyboardInterrupt
-        for router in routers:
-            router.close(cancel=False, why="the interpreter is shutting down")
-        for router in routers:
-            router.wait_quiet(None)
-    except KeyboardInterrupt:
-        for router in routers:
-            router.abort("the program was interrupted")
-
-
-def _after_fork_in_child() -> None:
-    parent = os.getppid()
-    for router in list(_routers):
-        router.orphan(f"this pool belongs to process {parent}, which forked this one")
-
-
-# Hooks run last in, first out: this one before that of ``exits``, which the pool has loaded.
-threading._register_atexit(_at_exit)  # type: ignore[attr-defined]
-os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -203,7 +203,7 @@ def test_failed_initializer_breaks_the_pool() -> None:
 def test_abort_ends_everything_without_the_scheduler() -> None:
     bench = Bench(workers=1)
     running, waiting = bench.submit(str, 1), bench.submit(str, 2)
-    bench.engine._scheduler = None  # type: ignore[assignment]
+    bench.engine._scheduler = bench.engine._carrier.scheduler = None  # type: ignore[assignment]
     bench.engine.abort("the pool was interrupted")
     assert isinstance(running.exception(0), TaskKilled)
     assert waiting.cancelled()
