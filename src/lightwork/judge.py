@@ -196,11 +196,15 @@ class Judge:
                         eager.want(probe)
                 self._decide(route, now)
         elif route.judging and not running:
-            if probe.clear():
+            if route.misled():
+                with self._desk.lock:
+                    route.measure_anew()
+            elif probe.clear():
                 self._decide(route, now)
             else:
                 route.wanted = True  # the next call is to be another probe
             route.judging = False
+        growing = running and route.grow()
         if running and probe in self._heart.probes and probe.clear():
             self._heart.probes.pop(probe, None)
         if route.place is not None:
@@ -218,7 +222,7 @@ class Judge:
             route.sample = None  # nobody's arguments are to be held
         with self._desk.lock:
             judged = route.place is None or not route.judging
-            if judged and not route.held and probe not in self._heart.probes:
+            if judged and not growing and not route.held and probe not in self._heart.probes:
                 self._busy.pop(route, None)
 
     def _decide(self, route: Route, now: float) -> None:
@@ -240,7 +244,7 @@ class Judge:
     def _go_by(self, route: Route, verdict: Verdict, figures: Figures, now: float) -> None:
         if route.settle(verdict, figures, self._places.machine(), now):
             decision = Decision(
-                route.name, verdict.kind, route.level, verdict.why, figures, time.time()
+                route.name, verdict.kind, route.workers, verdict.why, figures, time.time()
             )
             self.decisions.append(decision)
             import logging

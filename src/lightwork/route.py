@@ -33,7 +33,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .backends.local import LocalCall, WatchedCall
-from .measure.climb import Climb
+from .measure.climb import Climb, Start
 from .measure.closed import Look, may_change
 from .measure.model import WAITS, Figures, Machine, Verdict, Work, choose, needed
 from .measure.probe import SHORT, Packing, Probe, packing
@@ -83,6 +83,9 @@ LOOKS = 3
 
 IN_PLACE = 10e-3
 """Calls that take longer are not run in place."""
+
+WARY = 1.0
+"""Seconds that others wait for the end of a call of a kind that first waits, and then computes."""
 
 BEGIN = 32
 """Threads to begin with, where calls wait."""
@@ -219,6 +222,7 @@ class Route:
         self.lanes: weakref.WeakSet[Lane] = weakref.WeakSet()
         self.level = 1  # workers that it wants in its place
         self.climb: Climb | None = None
+        self.start: Start | None = None  # while the call by which it was decided still waits
         self.verdict: Verdict | None = None
         self.figures: Figures | None = None
         self.wanted = False  # a look is due: the next call is to be a probe
@@ -291,6 +295,8 @@ class Route:
             return False
         if probe.calls:
             return True
+        if self._wary and now - self.running_since < WARY:
+            return False
         if now < self._patient_until:
             return False
         if self._suspect is None:
@@ -365,14 +371,20 @@ class Route:
         changed = before is None or verdict.kind != before.kind or place != self.place
         again = self.place is not None and not changed
         self.verdict, self.figures = verdict, figures
-        if not again:
+        self._wary = False
+        if not again or self.start is not None:
             self.place = place
             self.level = verdict.workers
-            self.climb = None
+            self.climb = self.start = None
             if place == "threads":
-                most = needed(figures, machine, "threads")
-                self.climb = Climb(min(BEGIN, most), most)
-                self.level = self.climb.level
+                self._most = needed(figures, machine, "threads")
+                begin = min(BEGIN, self._most)
+                if figures.calls:
+                    self.climb = Climb(begin, self._most)
+                    self.level = self.climb.level
+                else:
+                    self.start = Start(begin)
+                    self.level = self.start.seen(figures.wall, figures.cpu * figures.wall)
             elif place == "cores" and verdict.workers > 1:
                 self.level = min(verdict.workers + SPARE, machine.most_threads)
             self._again = AGAIN
@@ -406,11 +418,33 @@ class Route:
             self.wanted = True
             self.next_look = math.inf
 
+    @property
+    def workers(self) -> int:
+        """How many it is to have, when all has begun."""
+        return self.level if self.start is None else min(BEGIN, self._most)
+
+    def grow(self) -> bool:
+        """The first call goes on: let more begin, if it waits. Returns whether more may be to."""
+        if self.start is None or self.running is None:
+            return False
+        self.level = self.start.seen(*self.running.spent())
+        if self.start.full and self.climb is None:
+            self.climb = Climb(self.level, self._most)
+        return not self.start.full
+
+    def misled(self) -> bool:
+        """The first call has ended: whether it waited at first, and then computed beside others."""
+        return self.start is not None and self.start.misled(self.probe.spent()[1])
+
     def measure_anew(self) -> None:
         """Locked. Hold its calls again: beside others of its own, a call's figures are not its."""
         self.anew = False
-        self.place = None
+        self._wary = self.start is not None
+        self.place = self.start = None
         self.fresh()
+
+    _most = 1  # threads that would pay
+    _wary = False  # the first call has misled us: this time, see how it ends
 
     seen: float | None = None
     """What the engine of its place has measured calls to take."""

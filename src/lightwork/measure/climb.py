@@ -3,11 +3,15 @@
 The model says how many threads could pay, if what the calls wait for (a server, a disk) had no
 limit. It has one. So the number is doubled as long as that makes calls end faster, and halved as
 long as it does not make them slower. Pure: rates come in, a number comes out.
+
+While the very first call still waits, nobody knows whether it will compute afterwards, as one that
+fetches a page and then parses it; a hundred such calls would then stand in line for the GIL. So
+their number grows with the time for which the first one has been waiting (`Start`).
 """
 
 from __future__ import annotations
 
-__all__ = ["Climb"]
+__all__ = ["Climb", "Start"]
 
 RISE = 1.15
 """How many times as fast calls must end for more threads to be kept."""
@@ -73,3 +77,43 @@ class Climb:
 
     def _rest(self) -> None:
         self.level, self.steady = self._kept, True
+
+
+GROW = 10e-3
+"""Seconds that the first call has waited, for each thread."""
+
+IDLE = 0.2
+"""Share of a core up to which a call is taken to wait."""
+
+
+class Start:
+    """How many threads there are to be while the first call still waits.
+
+    Args:
+        most: threads at most.
+
+    `level` is how many there are to be now; `waited`, for how long the call had been waiting, in
+    seconds, when it was last seen to do nothing else.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.level = 1
+        self.waited = 0.0
+        self._most = most
+
+    @property
+    def full(self) -> bool:
+        """Whether there are as many as there may be."""
+        return self.level >= self._most
+
+    def seen(self, wall: float, cpu: float) -> int:
+        """The call goes on, for `wall` seconds now, `cpu` of them on a core; return the level."""
+        if cpu < IDLE * wall:
+            self.waited = wall
+            self.level = max(self.level, min(int(wall / GROW), self._most))
+        return self.level
+
+    def misled(self, cpu: float) -> bool:
+        """Whether it has computed for so long since, `cpu` seconds, that beside others like it its
+        figures are wrong: it may be faster in a process."""
+        return self.level > 1 and cpu > self.waited / 2
