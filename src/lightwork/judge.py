@@ -11,6 +11,7 @@ that is decided is decided in it, but for what `glance` notices, in the thread o
 from __future__ import annotations
 
 import dataclasses
+import math
 import threading
 import time
 import weakref
@@ -50,7 +51,7 @@ class Desk(Protocol):
         self, route: Route, held: Held, place: str, call: Any, gone: Callable[[], None] | None
     ) -> None: ...
 
-    def release(self, route: Route) -> None: ...
+    def release(self, route: Route, most: float = ...) -> None: ...
 
     def rest(self) -> None: ...
 
@@ -204,12 +205,12 @@ class Judge:
             else:
                 route.wanted = True  # the next call is to be another probe
             route.judging = False
-        growing = running and route.grow()
+        route.grow()
         if running and probe in self._heart.probes and probe.clear():
             self._heart.probes.pop(probe, None)
         if route.place is not None:
-            self._desk.release(route)
             self._places.resize()
+            self._desk.release(route, self._room(route))
         elif not running:
             with self._desk.lock:
                 calls = self._next_probes(route)
@@ -222,8 +223,20 @@ class Judge:
             route.sample = None  # nobody's arguments are to be held
         with self._desk.lock:
             judged = route.place is None or not route.judging
-            if judged and not growing and not route.held and probe not in self._heart.probes:
+            if (
+                judged
+                and not route.is_starting
+                and not route.held
+                and probe not in self._heart.probes
+            ):
                 self._busy.pop(route, None)
+
+    def _room(self, route: Route) -> float:
+        """How many calls may be sent now."""
+        if not route.is_starting:
+            return math.inf
+        found = self._places.engine("threads").statistics()
+        return max(0, route.level - found.queued - found.running)
 
     def _decide(self, route: Route, now: float) -> None:
         machine, work = self._places.machine(), route.work()

@@ -423,14 +423,20 @@ class Route:
         """How many it is to have, when all has begun."""
         return self.level if self.start is None else min(BEGIN, self._most)
 
-    def grow(self) -> bool:
-        """The first call goes on: let more begin, if it waits. Returns whether more may be to."""
-        if self.start is None or self.running is None:
+    @property
+    def is_starting(self) -> bool:
+        """Whether no more calls are to be sent than there are threads: they may have to go
+        elsewhere, when the first one has ended."""
+        if self.start is None or self.start.full:
             return False
-        self.level = self.start.seen(*self.running.spent())
-        if self.start.full and self.climb is None:
-            self.climb = Climb(self.level, self._most)
-        return not self.start.full
+        return self.running is not None or self.judging
+
+    def grow(self) -> None:
+        """The first call goes on: let more begin, if it waits."""
+        if self.start is not None and self.running is not None:
+            self.level = self.start.seen(*self.running.spent())
+            if self.start.full and self.climb is None:
+                self.climb = Climb(self.level, self._most)
 
     def misled(self) -> bool:
         """The first call has ended: whether it waited at first, and then computed beside others."""

@@ -21,6 +21,7 @@ The lock is held for moments, and nobody's code runs under it.
 from __future__ import annotations
 
 import dataclasses
+import math
 import threading
 import time
 import weakref
@@ -304,7 +305,9 @@ class Router:
     @staticmethod
     def is_direct(route: Route) -> bool:
         """Whether its calls need not be held."""
-        return route.place is not None and not route.held and not route.releasing
+        if route.place is None or route.is_starting:
+            return False
+        return not route.held and not route.releasing
 
     def _hold(self, route: Route, held: Held) -> None:
         """Locked."""
@@ -374,9 +377,10 @@ class Router:
         except Exception as error:
             held.fail(error)
 
-    def release(self, route: Route) -> None:
-        """Send on what was held, in order."""
-        while True:
+    def release(self, route: Route, most: float = math.inf) -> None:
+        """Send on what was held, in order, so many at most."""
+        while most > 0:
+            most -= 1
             with self.lock:
                 held = self.take(route)
                 route.releasing = held is not None

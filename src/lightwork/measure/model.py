@@ -294,10 +294,10 @@ def _why(figures: Figures, machine: Machine, best: Forecast, found: tuple[Foreca
         reason = "too little work to pay for workers"
         if all(one.speedup < MARGIN * best.speedup for one in found):
             reason = "no workers would be faster"
-    elif figures.cpu < WAITS:
-        reason = "it waits most of the time"
     elif best.kind == "processes":
         reason = "it computes in Python"
+    elif figures.cpu < WAITS:
+        reason = "it waits most of the time"
     elif figures.stays:
         reason = "so it stays on threads"
     elif figures.cpu - figures.gil > WAITS * figures.cpu or not machine.gil:
