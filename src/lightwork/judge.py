@@ -187,7 +187,7 @@ class Judge:
         now = time.perf_counter()
         if route.anew and route.running is None:
             with self._desk.lock:
-                route.measure_anew()
+                route.measure_anew(now)
         probe = route.probe
         running = route.running is not None
         if route.place is None:
@@ -199,7 +199,7 @@ class Judge:
         elif route.judging and not running:
             if route.misled():
                 with self._desk.lock:
-                    route.measure_anew()
+                    route.measure_anew(now)
             elif probe.clear():
                 self._decide(route, now)
             else:
@@ -211,7 +211,7 @@ class Judge:
         if route.place is not None:
             self._places.resize()
             self._desk.release(route, self._room(route))
-        elif not running:
+        elif not running and not self._is_disturbed(route, now):
             with self._desk.lock:
                 calls = self._next_probes(route)
                 route.releasing = bool(calls)
@@ -230,6 +230,14 @@ class Judge:
                 and probe not in self._heart.probes
             ):
                 self._busy.pop(route, None)
+
+    def _is_disturbed(self, route: Route, now: float) -> bool:
+        """Whether there are calls of its own that still run, beside which none can be measured."""
+        engine = self._places.get("threads")
+        if engine is None or now > route.alone_by:
+            return False
+        found = engine.statistics()
+        return found.queued + found.running > 0
 
     def _room(self, route: Route) -> float:
         """How many calls may be sent now."""

@@ -85,7 +85,8 @@ IN_PLACE = 10e-3
 """Calls that take longer are not run in place."""
 
 WARY = 1.0
-"""Seconds that others wait for the end of a call of a kind that first waits, and then computes."""
+"""Seconds that others wait for the end of a call of a kind that first waits, and then computes; and
+that this one waits for the end of those that have begun."""
 
 BEGIN = 32
 """Threads to begin with, where calls wait."""
@@ -384,7 +385,8 @@ class Route:
                     self.level = self.climb.level
                 else:
                     self.start = Start(begin)
-                    self.level = self.start.seen(figures.wall, figures.cpu * figures.wall)
+                    self._process_cpu = time.process_time()
+                    self.level = self.start.seen(figures.wall, figures.cpu * figures.wall, 0.0)
             elif place == "cores" and verdict.workers > 1:
                 self.level = min(verdict.workers + SPARE, machine.most_threads)
             self._again = AGAIN
@@ -434,7 +436,8 @@ class Route:
     def grow(self) -> None:
         """The first call goes on: let more begin, if it waits."""
         if self.start is not None and self.running is not None:
-            self.level = self.start.seen(*self.running.spent())
+            process = time.process_time() - self._process_cpu
+            self.level = self.start.seen(*self.running.spent(), process)
             if self.start.full and self.climb is None:
                 self.climb = Climb(self.level, self._most)
 
@@ -442,14 +445,18 @@ class Route:
         """The first call has ended: whether it waited at first, and then computed beside others."""
         return self.start is not None and self.start.misled(self.probe.spent()[1])
 
-    def measure_anew(self) -> None:
+    def measure_anew(self, now: float) -> None:
         """Locked. Hold its calls again: beside others of its own, a call's figures are not its."""
         self.anew = False
         self._wary = self.start is not None
+        if self._wary:
+            self.alone_by = now + WARY
         self.place = self.start = None
         self.fresh()
 
+    alone_by = 0.0  # until then, the next call is not measured beside others of its own
     _most = 1  # threads that would pay
+    _process_cpu = 0.0  # at the start
     _wary = False  # the first call has misled us: this time, see how it ends
 
     seen: float | None = None

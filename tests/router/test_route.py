@@ -144,7 +144,7 @@ def test_elsewhere_it_looks_again_at_growing_intervals() -> None:
 def test_measured_anew_it_has_no_place() -> None:
     route, _ = settled("threads", WAITS)
     probe = route.probe
-    route.measure_anew()
+    route.measure_anew(1.0)
     assert route.place is None
     assert route.probe is not probe
 

@@ -83,7 +83,11 @@ GROW = 10e-3
 """Seconds that the first call has waited, for each thread."""
 
 IDLE = 0.2
-"""Share of a core up to which a call is taken to wait."""
+"""Share of a core up to which the call is taken to wait."""
+
+BUSY = 0.5
+"""Share of a core from which on somebody in this process is taken to compute: what looks like
+waiting may be for the GIL."""
 
 
 class Start:
@@ -92,25 +96,30 @@ class Start:
     Args:
         most: threads at most.
 
-    `level` is how many there are to be now; `waited`, for how long the call had been waiting, in
-    seconds, when it was last seen to do nothing else.
+    `level` is how many there are to be now; `waited`, for how many seconds it has been waiting.
     """
 
     def __init__(self, most: int) -> None:
         self.level = 1
         self.waited = 0.0
         self._most = most
+        self._seen = (0.0, 0.0, 0.0)
 
     @property
     def full(self) -> bool:
         """Whether there are as many as there may be."""
         return self.level >= self._most
 
-    def seen(self, wall: float, cpu: float) -> int:
-        """The call goes on, for `wall` seconds now, `cpu` of them on a core; return the level."""
-        if cpu < IDLE * wall:
-            self.waited = wall
-            self.level = max(self.level, min(int(wall / GROW), self._most))
+    def seen(self, wall: float, cpu: float, process: float) -> int:
+        """The call goes on, for `wall` seconds now, `cpu` of them on a core; return the level.
+
+        `process`: seconds of a core that all of this process has used meanwhile.
+        """
+        before, self._seen = self._seen, (wall, cpu, process)
+        took = wall - before[0]
+        if cpu - before[1] < IDLE * took and process - before[2] < BUSY * took:
+            self.waited += took
+            self.level = max(self.level, min(int(self.waited / GROW), self._most))
         return self.level
 
     def misled(self, cpu: float) -> bool:
