@@ -65,6 +65,8 @@ bench:
 	.venv-bench/bin/python benchmarks/compare.py
 	.venv-bench/bin/python benchmarks/share.py
 	.venv-bench/bin/python benchmarks/choose.py
+	.venv-bench/bin/python benchmarks/probe.py
+	.venv-bench/bin/python benchmarks/observe.py
 
 soak: venv
 	$(PY) benchmarks/soak.py --minutes $(MINUTES)

@@ -197,14 +197,7 @@ class Judge:
                         eager.want(probe)
                 self._decide(route, now)
         elif route.judging and not running:
-            if route.misled():
-                with self._desk.lock:
-                    route.measure_anew(now)
-            elif probe.clear():
-                self._decide(route, now)
-            else:
-                route.wanted = True  # the next call is to be another probe
-            route.judging = False
+            self._look_back(route, now)
         route.grow()
         if running and probe in self._heart.probes and probe.clear():
             self._heart.probes.pop(probe, None)
@@ -230,6 +223,17 @@ class Judge:
                 and probe not in self._heart.probes
             ):
                 self._busy.pop(route, None)
+
+    def _look_back(self, route: Route, now: float) -> None:
+        """A probe of a route that has a place has ended: is that place right?"""
+        with self._desk.lock:
+            if route.misled():
+                route.measure_anew(now)
+            elif not route.probe.clear():
+                route.ask_for_more()
+        if route.place is not None and not route.wanted:
+            self._decide(route, now)
+        route.judging = False  # only now: meanwhile nothing is sent that could not be held
 
     def _is_disturbed(self, route: Route, now: float) -> bool:
         """Whether there are calls of its own that still run, beside which none can be measured."""

@@ -445,6 +445,16 @@ class Route:
         """The first call has ended: whether it waited at first, and then computed beside others."""
         return self.start is not None and self.start.misled(self.probe.spent()[1])
 
+    def ask_for_more(self) -> None:
+        """Locked. The probe has ended, and is not clear: more calls are to be measured.
+
+        After a first call they are held meanwhile; later on, the next one is another probe.
+        """
+        if self.start is not None:
+            self.place = self.start = None
+        else:
+            self.wanted = True
+
     def measure_anew(self, now: float) -> None:
         """Locked. Hold its calls again: beside others of its own, a call's figures are not its."""
         self.anew = False
