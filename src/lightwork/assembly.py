@@ -42,7 +42,6 @@ _OF_PROCESSES = (
     "start_method",
     "capture",
 )
-_OF_ONE_ENGINE = ("trace", "monitor")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,14 +85,10 @@ class PoolOptions:
             raise ValueError("capture= needs logs=True: it goes the same way")
 
     def only_processes(self) -> str | None:
-        """Why ``kind="auto"`` is processes: an option was given that only worker processes have,
-        or one that shows one engine."""
+        """Why ``kind="auto"`` is processes: an option was given that only they have."""
         for name in _OF_PROCESSES:
             if getattr(self, name) is not None:
                 return f"{name}=, which is for worker processes"
-        for name in _OF_ONE_ENGINE:
-            if getattr(self, name):
-                return f"{name}=, which shows processes"
         return None
 
 
@@ -163,9 +158,7 @@ def assemble(given: PoolOptions) -> Shared:
     shown = 1 if kind == "serial" else workers
     shared = Shared(cast(Engine, engine), kind, shown, given.seed, router, decisions)
     if given.trace:
-        from .observe.history import History
-
-        shared.engine.tell(History(name, kind))
+        shared.engine.remember()
     if given.monitor:
         _let_be_watched(shared, name)
     return shared
@@ -198,7 +191,13 @@ def _router(options: WorkerOptions, bound: int | None, idle_timeout: float | Non
         _load("processes", None)
     except LightworkError:
         processes = False  # not on this system
-    return Router(make, max_workers=bound, cpus=_default_workers("processes"), processes=processes)
+    return Router(
+        make,
+        name=options.name,
+        max_workers=bound,
+        cpus=_default_workers("processes"),
+        processes=processes,
+    )
 
 
 def _default_workers(kind: str) -> int:

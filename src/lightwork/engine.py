@@ -27,7 +27,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import exits
 from .backends.base import Backend, Death, Result, WorkerOptions
@@ -46,10 +46,20 @@ if TYPE_CHECKING:
     from .observe.history import History
     from .stream import Chunk, Stream
 
-__all__ = ["Engine"]
+__all__ = ["AtWork", "Engine"]
 
 BACKLOG = 4096
 """Calls that are taken in at once at most: some milliseconds with the lock held."""
+
+
+class AtWork(NamedTuple):
+    """A worker, and the call that it is at, if any."""
+
+    worker: int
+    running: Running | None
+    entry: Entry | Future | None
+    kind: str
+    pid: int | None
 
 
 class Engine:
@@ -118,9 +128,11 @@ class Engine:
         """Who is told what happens, if anybody is."""
         return self._carrier.history
 
-    def tell(self, history: History) -> None:
-        """Let this history know what happens. Before the first task."""
-        self._carrier.history = history
+    def remember(self) -> None:
+        """Remember what happens from now on, in a history. Before the first task."""
+        from .observe.history import History
+
+        self._carrier.history = History(self._options.name, self._backend.kind)
 
     def time_calls(self) -> None:
         """Let workers note when each call starts, though no time limit is watched."""
@@ -384,14 +396,17 @@ class Engine:
                 return None
             return self.history.snapshot(), self._scheduler.statistics(), self._clock()
 
-    def running(self) -> list[tuple[int, Running | None, Entry | Future | None]]:
-        """The workers, the call that each is at, and its task."""
+    def running(self) -> list[AtWork]:
+        """The workers, and the call that each is at."""
+        backend = self._backend
+        pid_of = getattr(backend, "pid_of", None)
         with self._lock:
-            found: list[tuple[int, Running | None, Entry | Future | None]] = []
+            found: list[AtWork] = []
             for worker in self._carrier.alive:
                 seen = self._backend.inspect(worker)
                 entry = None if seen is None else self._ledger.entries.get(seen.task)
-                found.append((worker, seen, entry))
+                pid = None if pid_of is None else pid_of(worker)
+                found.append(AtWork(worker, seen, entry, backend.kind, pid))
             return found
 
     def nudged(self) -> None:

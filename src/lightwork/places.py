@@ -56,6 +56,7 @@ class Places:
         self.cpus = cpus
         self.processes = processes
         self.out = 0  # probes that are running
+        self.remembers = self.timed = False  # what engines are told when they are made
         self._make = make
         self._routes = routes
         self._engines: dict[str, Engine] = {}
@@ -78,7 +79,12 @@ class Places:
                 if engine is None:
                     kind = place if place in ("processes", "serial") else "threads"
                     size = self._sizes[place] = self._size(place)
-                    engine = self._engines[place] = self._make(kind, size, place)
+                    engine = self._make(kind, size, place)
+                    if self.remembers:
+                        engine.remember()
+                    if self.timed:
+                        engine.time_calls()
+                    self._engines[place] = engine
         return engine
 
     def family(self, route: Route, place: str) -> int:
@@ -89,7 +95,10 @@ class Places:
             with self._making:
                 family = route.families.get(place)
                 if family is None:
-                    family = route.families[place] = engine.add_family(route.options)
+                    family = engine.add_family(route.options)
+                    if engine.history is not None:
+                        engine.history.functions[family] = route.name
+                    route.families[place] = family
         return family
 
     def _size(self, place: str) -> int:

@@ -26,11 +26,12 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from . import exits
 from .core.scheduler import Statistics
-from .engine import Engine
+from .engine import AtWork, Engine
 from .errors import CannotPickle, PoolClosed
 from .future import Future
 from .hop import Hop, Ticket
@@ -56,18 +57,20 @@ class Router:
 
     Args:
         make: makes an engine: of a kind, for so many workers, called so.
+        name: of the pool.
         max_workers: how many workers of a kind there may be; None: as many as pay.
         cpus: cores that this process may use.
         processes: whether worker processes can be had.
     """
 
     kind = "auto"
-    history: History | None = None  # it shows one engine: see ``assembly.PoolOptions``
+    history: History | None = None  # each engine has one; see `remembered`
 
     def __init__(
         self,
         make: Callable[[str, int, str], Engine],
         *,
+        name: str,
         max_workers: int | None,
         cpus: int,
         processes: bool = True,
@@ -84,6 +87,10 @@ class Router:
         self._closed: str | None = None
         self._cancelling = False
         self._quiet = threading.Event()  # closed, and nothing is held
+        self.at_end: list[Callable[[], None]] = []  # called once, when all is over
+        self._ending: dict[Router | Engine, None] | None = None  # those that are to end yet
+        self._name = name
+        self._begun = time.monotonic()
         exits.register(self, first=True)
 
     # -- what an engine can do, for the pool ------------------------------------------------------
@@ -98,8 +105,27 @@ class Router:
         if self._closed is not None:
             raise PoolClosed(f"cannot schedule new futures: {self._closed}")
 
-    def remembered(self) -> None:
-        """See Engine. Nothing."""
+    def remember(self) -> None:
+        """See Engine."""
+        self.places.remembers = True
+
+    def time_calls(self) -> None:
+        """See Engine."""
+        self.places.timed = True
+
+    def remembered(self) -> tuple[History, Statistics, float] | None:
+        """See Engine: all engines' histories, as one. What is held has no part in it yet."""
+        if not self.places.remembers:
+            return None
+        from .observe.merge import merged
+
+        found = [one for engine in self.places if (one := engine.remembered()) is not None]
+        history = merged([one[0] for one in found], self._name, self.kind, self._begun)
+        return history, self.statistics(), time.monotonic()
+
+    def running(self) -> list[AtWork]:
+        """See Engine: the workers of all engines."""
+        return [one for engine in self.places for one in engine.running()]
 
     def add_family(self, options: TaskOptions) -> int:
         """A function with its options; return its number."""
@@ -242,9 +268,26 @@ class Router:
             if self._closed is None or any(route.held or route.releasing for route in self._routes):
                 return
             engines = list(self.places)
+        self._see_the_end()
         for engine in engines:
             engine.close(cancel=self._cancelling, why=self._closed)
         self._quiet.set()
+
+    def _see_the_end(self) -> None:
+        """The engines are about to be ended: `at_end` is for when they all have. Takes no lock."""
+        if self._ending is not None:
+            return
+        engines = list(self.places)
+        self._ending = dict.fromkeys([self, *engines])
+        for engine in engines:
+            engine.at_end.append(partial(self._has_ended, engine))
+        self._has_ended(self)
+
+    def _has_ended(self, one: Router | Engine) -> None:
+        assert self._ending is not None
+        self._ending.pop(one, None)
+        while self.at_end and not self._ending:
+            self.at_end.pop()()
 
     def drop(self) -> None:
         """The pool was forgotten: close soon. Safe in a finaliser."""
@@ -252,6 +295,7 @@ class Router:
         if any(route.held or route.releasing for route in self._routes):
             return  # who releases it closes the engines
         self._quiet.set()
+        self._see_the_end()
         for engine in list(self.places):
             engine.drop()
 
@@ -260,6 +304,7 @@ class Router:
         self._closed = self._closed or why
         self._cancelling = True
         self._cancel_held()
+        self._see_the_end()
         for engine in list(self.places):
             engine.abort(why)
         self._quiet.set()

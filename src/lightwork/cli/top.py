@@ -20,6 +20,9 @@ __all__ = ["fill_parser", "run"]
 _STUCK = 10.0
 """Seconds that a call runs before --stacks shows where it is."""
 
+_NARROW, _WIDE = 6, 13
+"""Columns for a worker: a number, or its kind, too."""
+
 _STACK_TIME = 20.0
 """Seconds that py-spy may take."""
 
@@ -120,12 +123,14 @@ def _view(
         rare = ("failed", "retried", "crashed", "timed_out", "died")
         counts += [f"{pool[one]:,} {one.replace('_', ' ')}" for one in rare if pool.get(one)]
         yield "  " + ", ".join(counts)
-        yield f"  {'worker':>6} {'process':>8} {'for':>9}  call"
+        wide = _WIDE if pool["kind"] == "auto" else _NARROW
+        yield f"  {'worker':>{wide}} {'process':>8} {'for':>9}  call"
         yield from _workers(pool, _stack if stacks else None)
         yield ""
 
 
 def _workers(pool: dict[str, Any], stack: Callable[[int], list[str]] | None) -> Iterator[str]:
+    wide = _WIDE if pool["kind"] == "auto" else _NARROW
     for worker in pool["workers"]:
         pid = worker["pid"]
         call, since = "-", ""
@@ -133,7 +138,10 @@ def _workers(pool: dict[str, Any], stack: Callable[[int], list[str]] | None) -> 
             again = f", attempt {worker['attempt']}" if worker["attempt"] > 1 else ""
             call = f"{worker['call']}, index {worker['index']}{again}"
             since = "" if worker["seconds"] is None else _time(worker["seconds"])
-        yield f"  {worker['number']:6} {pid or '-':>8} {since:>9}  {call}"
+        number = str(worker["number"])
+        if worker["kind"] != pool["kind"]:  # a pool that has several
+            number = f"{worker['kind']} {number}"
+        yield f"  {number:>{wide}} {pid or '-':>8} {since:>9}  {call}"
         if stack is not None and pid and (worker["seconds"] or 0) > _STUCK:
             yield from (f"{'':27}{line}" for line in stack(pid))
 

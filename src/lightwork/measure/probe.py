@@ -83,8 +83,11 @@ LITTLE, MUCH = 0.2, 0.7
 
 
 OVERHEAD = 2e-6
-"""Seconds that a call takes longer for being measured, at most: calls that are shorter are taken to
-take next to nothing, so that a map runs them in place, where it is known how long they take."""
+"""Seconds that a call takes longer for being measured."""
+
+ROUGH = 5e-6
+"""Shorter calls are taken to take next to nothing: a map then runs them in place, where it becomes
+known exactly how long they take."""
 
 LEAST = 50e-9
 """Seconds that a call takes at least."""
@@ -220,6 +223,8 @@ class Probe:
             if calls >= MANY and mean < TINY:
                 # Of few short calls, one that was interrupted would be most of the sum.
                 mean = (self._sum - self._longest) / (calls - 1)
+                if mean < ROUGH:
+                    mean = LEAST
             spread = math.sqrt(max(0.0, self._squares / calls - mean * mean))
             running = wall - self._sum
             if running > mean:  # it will take longer than those before it

@@ -79,6 +79,7 @@ class Worker:
         "ended",
         "gone",
         "how",
+        "kind",
         "number",
         "ready",
         "sent",
@@ -90,6 +91,7 @@ class Worker:
 
     def __init__(self, number: int, started: float) -> None:
         self.number = number
+        self.kind = ""  # where it is not that of the pool: see ``merge``
         self.started = started
         self.ready: float | None = None
         self.gone: float | None = None

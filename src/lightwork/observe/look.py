@@ -44,11 +44,10 @@ def _look(
         "seconds": now - begun,
         **asdict(engine.statistics()),
     }
-    pid_of = getattr(engine.backend, "pid_of", None)
     told: list[dict[str, Any]] = []
-    for number, running, entry in engine.running()[:_MOST]:
+    for number, running, entry, kind_of, pid in engine.running()[:_MOST]:
         one: dict[str, Any] = dict.fromkeys(("call", "index", "attempt", "seconds"))
-        one |= {"number": number, "pid": None if pid_of is None else pid_of(number)}
+        one |= {"number": number, "kind": kind_of, "pid": pid}
         if running is not None and entry is not None:
             offset = max(running.offset, 0)
             function, item, index = label(entry, offset)

@@ -22,6 +22,7 @@ class WorkerReport:
 
     Attributes:
         number: its number, from 1.
+        kind: ``"threads"``, ``"processes"`` or ``"serial"``.
         calls: calls that it ended.
         starting: from the decision to start it until it took calls.
         working: in calls.
@@ -32,6 +33,7 @@ class WorkerReport:
     """
 
     number: int
+    kind: str
     calls: int
     starting: float
     working: float
@@ -187,7 +189,7 @@ def make_report(
     history: History, statistics: Statistics, now: float, *, max_workers: int, cpus: int
 ) -> Report:
     """Make a report of a snapshot of the history."""
-    workers = tuple(_worker(one, now) for one in history.workers.values())
+    workers = tuple(_worker(one, history.kind, now) for one in history.workers.values())
     alive = [one for one in history.workers.values() if one.gone is None]
     end = now if alive or not history.workers else max(one.ended for one in workers)
     slowest = tuple(sorted(history.slowest, reverse=True))
@@ -225,7 +227,7 @@ def make_report(
     )
 
 
-def _worker(one: Worker, now: float) -> WorkerReport:
+def _worker(one: Worker, kind: str, now: float) -> WorkerReport:
     end = one.gone if one.gone is not None else now
     ready = one.ready
     starting = (end if ready is None else ready) - one.started
@@ -234,6 +236,7 @@ def _worker(one: Worker, now: float) -> WorkerReport:
         waiting += max(0.0, end - max(one.ended, ready))  # since its last call
     return WorkerReport(
         number=one.number,
+        kind=one.kind or kind,
         calls=one.calls,
         starting=starting,
         working=one.working,

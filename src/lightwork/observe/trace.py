@@ -31,7 +31,8 @@ def events(report: Report, history: History) -> Iterator[dict[str, Any]]:
     yield _named("process_name", pid, 0, f"{report.name} ({report.kind})")
     yield _named("thread_name", pid, 0, "pool")
     for worker in report.workers:
-        yield _named("thread_name", pid, worker.number, f"worker {worker.number}")
+        kind = "" if worker.kind == report.kind else f" ({worker.kind})"
+        yield _named("thread_name", pid, worker.number, f"worker {worker.number}{kind}")
         yield {
             "name": "start",
             "cat": "worker",

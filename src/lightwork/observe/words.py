@@ -84,7 +84,7 @@ def _hints(
             "more (a slice of the items, say), or run them "
             + ("in place." if history.kind == "threads" else "on threads or in place.")
         )
-    elif wire > SMALL * (working + wire) and history.kind != "threads" and max_workers > cpus:
+    elif wire > SMALL * (working + wire) and history.kind == "processes" and max_workers > cpus:
         yield (
             f"{max_workers} workers share {cpus} CPUs, and were held up for "
             f"{share_text(wire / life)} of their time: where calls compute, as many workers as "
@@ -105,6 +105,8 @@ def _hints(
                 f"All {max_workers} workers were at work {share_text(working / life)} of their "
                 f"time, and up to {most:,} calls waited: more workers would help{more}."
             )
+    elif history.kind == "auto":
+        pass  # how many there are is not for the user to mend
     elif waiting > IDLE * life and most <= 2 * max_workers and history.calls > max_workers:
         yield (
             f"Workers waited {share_text(waiting / life)} of their time with nothing in the queue: "
