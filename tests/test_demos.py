@@ -8,10 +8,18 @@ import sys
 
 import pytest
 
+from lightwork import share
 from lightwork.demos import DEMOS
 from tests.scripts import ROOT, run_command
 
+KINDS = ("threads", "processes")
 FOLDER = ROOT / "src" / "lightwork" / "demos"
+
+
+def on_both(*lines: str) -> str:
+    """The pattern of what is printed for threads, and then in the same words for processes."""
+    return "".join(f"{kind}: " + "".join(f"{one}\n" for one in lines) for kind in KINDS)
+
 
 SHOWS: dict[str, str] = {
     "list-with-lock": r"""added   50,005,000
@@ -45,6 +53,21 @@ run on threads
 """,
     "split-apply-combine": r"(\w{4}: [\d ,]+ measurements, mean 5\d\.\d F\n){4}"
     r"198,\d{3} of 200,000 rows were fit for use\n",
+    "sharing-lock": on_both("1000 of 1000, nothing was lost", r"    without the lock \d+ of 1000"),
+    "sharing-rlock": on_both(
+        r"\{'Ann': 100, 'Bob': 100\}", "    the money was always all there: True"
+    ),
+    "sharing-condition": on_both("0 1 2 0 1 2 0 1 2 0 1 2 - in turn"),
+    "sharing-event": on_both("5 of 5 have read all 3 settings"),
+    "sharing-semaphore": on_both("24 pages, 6 workers, at most [12] connected"),
+    "sharing-barrier": on_both("as in one piece: True"),
+    "sharing-queue": on_both("500 of 500 taken, each once"),
+    "sharing-pipe": on_both("500 750 625 687 718 734 726 730 732 and 731: found, asking 10 times"),
+    "sharing-list": on_both("250 jobs done, each once"),
+    "sharing-dict": on_both("310 words, all counted", "    the 110 saw 60 bird 40"),
+    "sharing-value": on_both(r"the best is 237, right, and was raised \d+ times"),
+    "sharing-counter": on_both("80,000 of 80,000, and it only grew: True"),
+    "sharing-array": on_both("1,280,000 bytes filled, all right"),
     "errors-in-thread": r"""handled inside: \[1, None, 3\]
 left alone: invalid literal .* 'two'
 """,
@@ -89,6 +112,7 @@ server answered at attempt 3
 """,
 }
 
+NEEDS = {"sharing-array": "numpy"}
 SLOW = {"source-files"}  # `make demo` runs it
 
 
@@ -100,12 +124,31 @@ def test_each_is_listed_and_described() -> None:
     assert [line.split()[0] for line in ran.out.splitlines()] == list(DEMOS)
 
 
+def test_each_tool_for_sharing_has_an_example_of_its_name() -> None:
+    tools = {name.removeprefix("Bounded").lower() for name in share.__all__} - {"closed"}
+    assert {f"sharing-{tool}" for tool in tools} == {one for one in DEMOS if "sharing" in one}
+
+
 @pytest.mark.parametrize("name", sorted(SHOWS))
 def test_it_shows_what_it_is_for(name: str) -> None:
+    if name in NEEDS:
+        pytest.importorskip(NEEDS[name])
     ran = run_command([sys.executable, "-m", "lightwork", "demo", name], timeout=100)
     assert ran.status == 0, ran.err
     assert re.fullmatch(SHOWS[name], ran.out), ran.out
     assert "Traceback" not in ran.err
+
+
+def test_without_an_optional_part_it_says_what_to_install() -> None:
+    code = """if True:
+        import sys
+        sys.modules["numpy"] = None
+        from lightwork.cli import main
+        sys.exit(main(["demo", "sharing-array"]))
+    """
+    ran = run_command([sys.executable, "-c", code])
+    assert ran.status == 1
+    assert ran.err == "lightwork: share.Array needs NumPy: pip install 'lightwork[numpy]'\n"
 
 
 @pytest.mark.parametrize("name", sorted(DEMOS))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import sys
 from collections.abc import Sequence
 
+from lightwork import MissingExtra
 from lightwork.demos import DEMOS
 
 from .problem import WrongUse
@@ -41,5 +43,9 @@ def run(words: Sequence[str]) -> int:
     if wanted.source:
         print(inspect.getsource(module), end="")
     else:
-        module.main()
+        try:
+            module.main()
+        except MissingExtra as missing:
+            print(f"lightwork: {missing}", file=sys.stderr)
+            return 1
     return 0
