@@ -31,7 +31,7 @@ DEMOS = {
     "errors-event": "one fails, and an event lets the others stop",
     "errors-queue": "errors reported over a queue while the work goes on",
     "errors-callback": "errors told to a callback",
-    "errors-list": "all errors in one list, by hand and by the pool",
+    "errors-list": "all errors in one shared list, by hand and by the pool",
     "errors-logging": "errors logged in one place",
     "errors-orderly-stop": "the first error stops the rest in order",
     "errors-timeouts": "time limits that end the very task, and retries",
