@@ -10,7 +10,9 @@ from tests.scripts import ROOT, run_command
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("program", ["compare.py", "share.py", "choose.py", "observe.py"])
+@pytest.mark.parametrize(
+    "program", ["compare.py", "share.py", "choose.py", "observe.py", "guide.py"]
+)
 def test_a_benchmark_runs(program: str) -> None:
     command = [sys.executable, str(ROOT / "benchmarks" / program), "--quick"]
     ran = run_command(command, timeout=110)
