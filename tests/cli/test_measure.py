@@ -185,6 +185,14 @@ def test_the_doctor_sees_what_is_wrong(tmp_path: Path, monkeypatch: pytest.Monke
     assert "wrong\n" in str(report)
 
 
+def test_the_threads_of_blas_are_counted() -> None:
+    pytest.importorskip("numpy")
+    threadpoolctl = pytest.importorskip("threadpoolctl")
+    facts = examine(try_workers=False).facts["native threads"]
+    for one in threadpoolctl.threadpool_info():
+        assert f"{one['num_threads']} threads" in facts.values()
+
+
 def test_a_healthy_system_is_told_so() -> None:
     report = examine(try_workers=False)
     if not report.problems:
