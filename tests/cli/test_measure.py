@@ -40,7 +40,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def lightwork(folder: Path, *words: str) -> Ran:
-    return run_command([sys.executable, "-m", "lightwork", *words], cwd=folder)
+    return run_command([sys.executable, "-m", "lightwork", *words], cwd=folder, timeout=110)
 
 
 def test_advise(folder: Path) -> None:
@@ -140,6 +140,7 @@ def test_bench_checks_results(folder: Path) -> None:
         (["advise", "math:pow", "--star", '{"x": 1}'], "give lists"),
         (["doctor", "--nosuch"], "unrecognized"),
         (["demo", "squaresx"], "did you mean 'squares'?"),
+        (["demo", "sharing"], "did you mean 'sharing-lock' or 'sharing-rlock' or"),
         (["demo", "--source"], "needs the NAME"),
     ],
 )

@@ -36,7 +36,8 @@ def run(words: Sequence[str]) -> int:
     if wanted.name not in DEMOS:
         import difflib
 
-        close = difflib.get_close_matches(wanted.name, DEMOS, 3)
+        close = [name for name in DEMOS if name.startswith(wanted.name)]
+        close = close or difflib.get_close_matches(wanted.name, DEMOS, 3)
         hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
         raise WrongUse(f"there is no example {wanted.name!r}{hint} (`lightwork demo` lists them)")
     module = importlib.import_module(f"lightwork.demos.{wanted.name.replace('-', '_')}")
