@@ -162,6 +162,9 @@ def test_doctor(folder: Path) -> None:
     found = json.loads(ran.out)
     assert ran.status == (1 if found["problems"] else 0)
     assert found["facts"]["a worker process"]["started"].startswith("yes")
+
+
+def test_doctor_for_eyes(folder: Path) -> None:
     text = lightwork(folder, "doctor").out
     for words in ("processors", "GIL", "/dev/shm", "descriptors", "optional parts"):
         assert words in text
