@@ -85,7 +85,7 @@ def advise(
     """Measure `fn` on some of `items`, in this thread, and say where it would run best.
 
     The calls are real: up to half a second of them, or 200, and more with `verify`. An exception
-    of the function's ends the measurement as it is.
+    of the function's ends the measurement as it is, with a note that names the call.
 
     Args:
         items: what it is called with; as many are read as are measured.
