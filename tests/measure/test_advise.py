@@ -166,6 +166,14 @@ def test_the_fewest_workers_within_three_percent_are_best() -> None:
     assert "a worker adds 1 ms" in found.why
 
 
+def test_a_law_that_does_not_fit_says_so() -> None:
+    times = {1: 8.0, 2: 1.0, 4: 9.0, 8: 1.0}
+    rows = [("processes", n, seconds) for n, seconds in times.items()]
+    assert "it does not tell much" in made(("serial", 1, 8.0), *rows).fit[0].text
+    rows = [("processes", n, 8.0 / n) for n in times]
+    assert "(misfit 0.0%)" in made(("serial", 1, 8.0), *rows).fit[0].text
+
+
 def test_in_place_where_workers_cost_more_than_they_save() -> None:
     found = made(("serial", 1, 1.0), ("processes", 1, 2.0), ("processes", 2, 1.5))
     assert found.best.kind == "serial"

@@ -28,6 +28,9 @@ CLOSE = 1.03
 HOLD = 0.01
 """Seconds that each worker is held at the start, so that all of them have to come."""
 
+POOR = 0.2
+"""Misfit above which a law does not describe what was measured."""
+
 KINDS = ("processes", "threads", "serial")
 ONE = {"processes": "process", "threads": "thread"}
 
@@ -325,7 +328,7 @@ def _fit(kind: str, rows: list[Row], alone: float) -> Fit:
         text += (
             f"; USL: contention {usl.contention:.1%}, crosstalk {usl.crosstalk:.2%}, "
             + ("no peak" if math.isinf(usl.peak) else f"peak at {usl.peak:.3g} workers")
-            + f" (misfit {usl.error:.1%})"
+            + f" (misfit {usl.error:.1%}{': it does not tell much' * (usl.error > POOR)})"
         )
     except TooFewPoints as few:
         text = str(few) if amdahl is None else f"{text}; {few}"
