@@ -89,7 +89,8 @@ def plot(sweep: Sweep, path: str | os.PathLike[str]) -> None:
     if best.kind != "serial":
         text = f"use {best.workers} {best.kind}"
         place = {"horizontalalignment": "right" if best.workers > most / 2 else "left"}
-        _say(axes, text, (best.workers, best.speedup), (0, -18), weight="bold", **place)
+        above = (best.workers, alone / best.low)
+        _say(axes, text, above, (0, 6), weight="bold", **place)
     top = max(1.0, *(alone / row.low for row in sweep.rows))
     axes.set(
         xlabel="workers",
