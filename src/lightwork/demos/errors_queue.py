@@ -39,7 +39,7 @@ def main() -> None:
             for half in (["1", "2", "three"], ["4", "0", "6"]):
                 found = pool.map(check, half, [reports] * len(half))
                 good += [text for text, ok in zip(half, found, strict=True) if ok]
-                heard.wait(timeout=30)
+                heard.wait(timeout=60)
             reports.close()
             print(f"{kind}: 100 can be divided by", *good)
             for text, error in listener.result().items():

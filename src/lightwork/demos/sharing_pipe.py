@@ -39,7 +39,7 @@ def main() -> None:
         with Pool(kind, 1) as pool:
             guesser = pool.submit(guess, other)
             heard = []
-            while (number := mine.recv(timeout=30)) != SECRET:
+            while (number := mine.recv(timeout=60)) != SECRET:
                 heard.append(number)
                 mine.send("more" if number < SECRET else "less")
             mine.close()
