@@ -17,7 +17,7 @@ MINUTES ?= 5
 PY := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-main test-others lint format bench soak docs venv clean
+.PHONY: help demo test test-main test-others lint format bench soak docs figures venv clean
 
 help:
 	@echo "make demo    the main job on real input: all source files of the installed Python"
@@ -26,6 +26,7 @@ help:
 	@echo "make bench   against the peers, measured in one run"
 	@echo "make soak    robustness, for MINUTES=$(MINUTES)"
 	@echo "make docs    the examples of the documentation run, and its links lead somewhere"
+	@echo "make figures measure the tables and plots of docs/threads-or-processes.md (some minutes)"
 	@echo "make clean   remove what the other targets made"
 
 # The script itself looks whether there is anything to do.
@@ -74,6 +75,10 @@ soak: venv
 
 docs: venv
 	$(PY) -m pytest -q tests/test_docs.py
+
+# For an idle machine; it writes into docs/.
+figures: venv
+	$(PY) benchmarks/guide.py --write
 
 clean:
 	rm -rf .venv .venv-* .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

@@ -11,7 +11,8 @@ from tests.scripts import ROOT, run_command
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "program", ["compare.py", "share.py", "choose.py", "observe.py", "probe.py"]
+    "program",
+    ["compare.py", "share.py", "choose.py", "observe.py", "probe.py", "guide.py"],
 )
 def test_a_benchmark_runs(program: str) -> None:
     command = [sys.executable, str(ROOT / "benchmarks" / program), "--quick"]

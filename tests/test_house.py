@@ -74,7 +74,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "measure": {*BASE, "measure.model", "wire", "backends.processes", *PUBLIC},
     "share": {*BASE, "current", "wire"},
     "compat": PUBLIC,
-    "demos": PUBLIC,
+    "demos": {*PUBLIC, "share"},  # a public name, too
     "observe.monitor": set(),  # how to look at a pool; also for who looks
     "cli": {*PUBLIC, "demos", "measure", "observe.monitor"},
     "__main__": {"cli"},

@@ -22,6 +22,14 @@ def clock(n):
     return time.monotonic_ns()
 def add(a, b):
     return a + b
+def loud(n):
+    print("computing", n)
+    return n
+def leaves(n):
+    raise SystemExit(3)
+def lock(n):
+    import threading
+    return threading.Lock()
 """
 
 
@@ -32,7 +40,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def lightwork(folder: Path, *words: str) -> Ran:
-    return run_command([sys.executable, "-m", "lightwork", *words], cwd=folder)
+    return run_command([sys.executable, "-m", "lightwork", *words], cwd=folder, timeout=110)
 
 
 def test_advise(folder: Path) -> None:
@@ -54,15 +62,44 @@ def test_a_function_that_fails(folder: Path) -> None:
     for command in ("advise", "bench"):
         ran = lightwork(folder, command, "tools.py:fails", "1")
         assert ran.status == 1
+        assert ran.err.startswith("lightwork: the function failed: fails(1), index 0")
         assert "OSError: no such page" in ran.err
         assert "lightwork/measure" not in ran.err
+
+
+def test_a_function_that_leaves(folder: Path) -> None:
+    for command in ("advise", "bench"):
+        ran = lightwork(folder, command, "tools.py:leaves", "1")
+        assert ran.status == 1
+        assert "SystemExit: 3" in ran.err
+
+
+def test_what_the_function_prints_is_not_among_the_results(folder: Path) -> None:
+    ran = lightwork(folder, "advise", "tools.py:loud", "1", "--json", "--verify")
+    assert json.loads(ran.out)["function"] == "loud"
+    ran = lightwork(folder, "bench", "tools.py:loud", "1", "--json", "-", "--workers", "1")
+    assert json.loads(ran.out)["function"] == "loud"
+    assert "computing 1" in ran.err
+
+
+def test_results_that_cannot_travel(folder: Path) -> None:
+    ran = lightwork(folder, "bench", "tools.py:lock", "1", "--workers", "1")
+    assert ran.status == 1
+    assert "cannot run in another process: lock(1), index 0" in ran.err
+    assert "the result cannot be pickled" in ran.err
+    assert "Traceback" not in ran.err
+    words = ("--kinds", "threads", "--repeats", "1", "--workers", "1")
+    ran = lightwork(folder, "bench", "tools.py:lock", "1", *words)
+    assert ran.status == 0, ran.err
+    assert "some results can be compared neither by == nor as bytes" in ran.out
 
 
 def test_bench(folder: Path) -> None:
     words = ["tools.py:rest", "0.01", "0.01", "--workers", "1,2", "--kinds", "threads,processes"]
     ran = lightwork(folder, "bench", *words, "--repeats", "2", "--json", "out.json")
     assert ran.status == 0, ran.err
-    for words_ in ("rest: 2 calls, 2 rounds", "in place", "efficiency", "Use "):
+    shown = ("rest: 2 calls, 2 rounds", "all results were as in place", "efficiency", "Use ")
+    for words_ in shown:
         assert words_ in ran.out
     found = json.loads((folder / "out.json").read_text())
     assert [row["workers"] for row in found["rows"]] == [1, 1, 2, 1, 2]
@@ -77,8 +114,8 @@ def test_bench_draws(folder: Path) -> None:
     assert ran.status == 0, ran.err
     assert "<svg" in (folder / "out.svg").read_text()
     ran = lightwork(folder, "bench", *words, "--plot", "out.nosuch")
-    assert ran.status == 1
-    assert "nosuch" in ran.err
+    assert ran.status == 2
+    assert "must end in .png, .svg or .pdf" in ran.err
 
 
 def test_bench_checks_results(folder: Path) -> None:
@@ -94,10 +131,16 @@ def test_bench_checks_results(folder: Path) -> None:
         (["bench", "math:sqrt", "1", "--kinds", "dogs"], "unknown kind 'dogs'"),
         (["bench", "math:sqrt", "--range", "3:3"], "no item"),
         (["bench", "math:sqrt"], "there are none"),
+        (["bench", "math:sqrt", "1", "--json", "nosuch/a.json"], "its folder is not there"),
+        (["bench", "math:sqrt", "1", "--plot", "nosuch/a.png"], "its folder is not there"),
+        (["advise", "math:sqrt", "--range", "3:3"], "no item"),
+        (["advise", "math:sqrt", "--range", "3"], "must be A:B"),
+        (["advise", "nosuch:f", "1"], "no module 'nosuch'"),
         (["advise", "math:nosuch", "1"], "has no 'nosuch'"),
         (["advise", "math:pow", "--star", '{"x": 1}'], "give lists"),
         (["doctor", "--nosuch"], "unrecognized"),
         (["demo", "squaresx"], "did you mean 'squares'?"),
+        (["demo", "sharing"], "did you mean 'sharing-lock' or 'sharing-rlock' or"),
         (["demo", "--source"], "needs the NAME"),
     ],
 )
@@ -119,6 +162,9 @@ def test_doctor(folder: Path) -> None:
     found = json.loads(ran.out)
     assert ran.status == (1 if found["problems"] else 0)
     assert found["facts"]["a worker process"]["started"].startswith("yes")
+
+
+def test_doctor_for_eyes(folder: Path) -> None:
     text = lightwork(folder, "doctor").out
     for words in ("processors", "GIL", "/dev/shm", "descriptors", "optional parts"):
         assert words in text
@@ -141,6 +187,14 @@ def test_the_doctor_sees_what_is_wrong(tmp_path: Path, monkeypatch: pytest.Monke
     assert report.facts["system"]["memory"] == "at most 256 MiB"
     assert report.facts["system"]["/dev/shm"].startswith("not there")
     assert "wrong\n" in str(report)
+
+
+def test_the_threads_of_blas_are_counted() -> None:
+    pytest.importorskip("numpy")
+    threadpoolctl = pytest.importorskip("threadpoolctl")
+    facts = examine(try_workers=False).facts["native threads"]
+    for one in threadpoolctl.threadpool_info():
+        assert f"{one['num_threads']} threads" in facts.values()
 
 
 def test_a_healthy_system_is_told_so() -> None:

@@ -73,11 +73,22 @@ def test_verified_with_real_runs() -> None:
     assert json.loads(json.dumps(advice.to_dict()))["kind"] == "threads"
 
 
+def inverse(n: int) -> float:
+    return 1 / n
+
+
 def test_errors_and_emptiness() -> None:
-    with pytest.raises(ZeroDivisionError):
-        advise(lambda n: 1 // n, [0])
+    with pytest.raises(ZeroDivisionError) as caught:
+        advise(inverse, [1, 0])
+    assert caught.value.__notes__ == ["lightwork: inverse(0), index 1"]
     with pytest.raises(ValueError, match="at least one item"):
         advise(abs, [])
+
+
+def test_more_cores_change_nothing_where_the_workers_are_bounded() -> None:
+    advice = advise(nap, [0.01] * 4, calls=1000, max_workers=4)
+    assert advice.workers == 4
+    assert not [one for one in advice.changes if "cores" in one]
 
 
 def test_star() -> None:
@@ -105,6 +116,7 @@ def test_sweep_measures_each_pool() -> None:
     assert [one.kind for one in found.fit] == ["threads", "processes"]
     assert "at least 3 pool sizes" in found.fit[0].text  # for the second law
     assert found.fit[0].amdahl is not None
+    assert "round 2 of 2: 1 thread" in {what for _, _, what in told}
     assert told[-1][0] == told[-1][1] == len(found.rows) * 3
     assert "speed-up" in str(found)
     assert f"Use {found.why}" in str(found)
@@ -119,6 +131,12 @@ def test_a_sweep_checks_results() -> None:
 def test_arrays_are_compared_as_bytes() -> None:
     numpy = pytest.importorskip("numpy")
     sweep(numpy.arange, [3, 4], workers=(1,), kinds=("threads",), repeats=1)
+
+
+def test_what_cannot_be_compared_is_told() -> None:
+    found = sweep(lambda _: threading.Lock(), [1], workers=(1,), kinds=("threads",), repeats=1)
+    assert not found.compared
+    assert "were not" in str(found)
 
 
 @pytest.mark.parametrize(
@@ -148,10 +166,18 @@ def test_the_fewest_workers_within_three_percent_are_best() -> None:
     assert "a worker adds 1 ms" in found.why
 
 
+def test_a_law_that_does_not_fit_says_so() -> None:
+    times = {1: 8.0, 2: 1.0, 4: 9.0, 8: 1.0}
+    rows = [("processes", n, seconds) for n, seconds in times.items()]
+    assert "it does not tell much" in made(("serial", 1, 8.0), *rows).fit[0].text
+    rows = [("processes", n, 8.0 / n) for n in times]
+    assert "(misfit 0.0%)" in made(("serial", 1, 8.0), *rows).fit[0].text
+
+
 def test_in_place_where_workers_cost_more_than_they_save() -> None:
     found = made(("serial", 1, 1.0), ("processes", 1, 2.0), ("processes", 2, 1.5))
     assert found.best.kind == "serial"
-    assert "cost is more than they save" in found.why
+    assert found.why.startswith("in place (a call takes 10 ms; what workers cost is more")
 
 
 @pytest.mark.leaves("descriptor")  # matplotlib keeps its fonts open
@@ -164,6 +190,17 @@ def test_a_plot(tmp_path: Path) -> None:
     for name, start in (("a.png", b"\x89PNG"), ("a.svg", b"<?xml")):
         found.plot(tmp_path / name)
         assert (tmp_path / name).read_bytes().startswith(start)
+    drawn = (tmp_path / "a.svg").read_text()
+    for words in ("ideal", "use 8 processes", "processes, USL", "threads, median and spread of 3"):
+        assert f"<!-- {words} -->" in drawn
+    assert "<dc:date>" not in drawn
+
+
+@pytest.mark.leaves("descriptor")
+def test_a_plot_where_nothing_pays(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    made(("serial", 1, 1.0), ("threads", 2, 3.0)).plot(tmp_path / "a.svg")
+    assert "<!-- use in place -->" in (tmp_path / "a.svg").read_text()
 
 
 def test_without_matplotlib_it_says_what_to_install(

@@ -1,6 +1,7 @@
 """The probe on calls of known kinds; what it says of them, and that it leaves results alone.
 
-Shares are compared with wide margins: the machine may be busy, and no figure is a promise.
+Shares are compared with wide margins, and what is not within them is measured anew: on a busy
+machine the heart may be sent off its core with the GIL in its hand, and the call stands still.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import hashlib
 import random
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -25,23 +27,26 @@ def spin(seconds: float) -> None:
         pass
 
 
-def measured(call: Any) -> Figures:
-    probe = Probe()
-    watch(call, probe)
-    return probe.figures()
+def assert_measured(call: Callable[[], object], *, as_: Callable[[Figures], bool]) -> None:
+    found = []
+    for _ in range(20):
+        probe = Probe()
+        watch(call, probe)
+        found.append(probe.figures())
+        if as_(found[-1]):
+            return
+    raise AssertionError(f"never as expected: {found}")
 
 
 def test_waiting() -> None:
-    found = measured(lambda: time.sleep(0.05))
-    assert found.cpu < 0.3
-    assert found.gil <= found.cpu
-    assert found.wall >= 0.045
+    assert_measured(
+        lambda: time.sleep(0.05),
+        as_=lambda found: found.gil <= found.cpu < 0.3 and found.wall >= 0.045,
+    )
 
 
 def test_computing_in_python_holds_the_gil() -> None:
-    found = measured(lambda: spin(0.1))
-    assert found.cpu > 0.5
-    assert found.gil > 0.5
+    assert_measured(lambda: spin(0.1), as_=lambda found: found.cpu > 0.5 and found.gil > 0.5)
 
 
 def test_half_and_half() -> None:
@@ -49,14 +54,14 @@ def test_half_and_half() -> None:
         spin(0.05)
         time.sleep(0.05)
 
-    found = measured(both)
-    assert 0.2 < found.cpu < 0.8
+    assert_measured(both, as_=lambda found: 0.2 < found.cpu < 0.8)
 
 
 def test_c_code_that_lets_go_of_the_gil() -> None:
     data = bytes(80_000_000)
-    found = measured(lambda: hashlib.sha256(data).digest())
-    assert found.gil < 0.5 * found.cpu
+    assert_measured(
+        lambda: hashlib.sha256(data).digest(), as_=lambda found: found.gil < 0.5 * found.cpu
+    )
 
 
 def test_figures_of_a_call_that_still_runs() -> None:

@@ -6,10 +6,12 @@ import json
 import sys
 from collections.abc import Sequence
 from contextlib import closing
+from itertools import chain, islice
 
 from lightwork import advise
 
-from .problem import WrongUse, user_traceback
+from .output import standard_output
+from .problem import WrongUse, function_failed
 from .words import Parser, add_items, all_items, the_items, whole
 
 __all__ = ["run"]
@@ -17,7 +19,8 @@ __all__ = ["run"]
 _WHAT = "Measure a function on some of the items, and say where it would run best, and why."
 
 _MORE = """\
-Up to half a second of calls is measured, in this process; their results are dropped.
+Up to half a second of calls is measured, in this process; their results are dropped, and what
+they print goes to standard error.
 
 examples:
   lightwork advise math:factorial --range 1:2000
@@ -39,14 +42,18 @@ def run(words: Sequence[str]) -> int:
     add("--verify", action="store_true", help="run the measured calls on each kind, too")
     add("--json", action="store_true", help="as one JSON object")
     wanted = parser.parse_intermixed_args(words)
-    with closing(the_items(wanted)) as source:
+    with closing(the_items(wanted)) as source, standard_output():
         from .target import load
 
         function = load(wanted.target)
+        items = all_items(source, wanted.star)
+        first = list(islice(items, 1))
+        if not first:
+            raise WrongUse("there is no item to measure")
         try:
             advice = advise(
                 function,
-                all_items(source, wanted.star),
+                chain(first, items),
                 calls=wanted.calls or source.total,
                 star=wanted.star,
                 max_workers=wanted.workers,
@@ -54,8 +61,8 @@ def run(words: Sequence[str]) -> int:
             )
         except WrongUse:
             raise
-        except Exception as error:
-            print(f"lightwork: the function failed:\n{user_traceback(error)}", file=sys.stderr)
+        except (Exception, SystemExit) as error:
+            print(function_failed(error), file=sys.stderr)
             return 1
     print(json.dumps(advice.to_dict()) if wanted.json else advice)
     return 0

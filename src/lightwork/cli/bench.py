@@ -8,12 +8,12 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import closing
-from typing import Any
 
-from lightwork import LightworkError, sweep
+from lightwork import LightworkError, MissingExtra, Sweep, sweep
 from lightwork.measure.sweep import KINDS, WrongResults
 
-from .problem import WrongUse, user_traceback
+from .output import standard_output
+from .problem import WrongUse, function_failed
 from .words import Parser, add_items, all_items, sizes, the_items, whole
 
 __all__ = ["run"]
@@ -22,7 +22,8 @@ _WHAT = "Time a function on all items with each number of workers, and say which
 
 _MORE = """\
 The items are run in place, then with each pool, in interleaved rounds; results are checked to be
-the same. To start the workers is timed apart. The table goes to standard output.
+the same. To start the workers is timed apart. The table goes to standard output, and what the
+function prints to standard error.
 
 examples:
   lightwork bench tools.py:square --range 1:11 --workers 2,4,8
@@ -40,52 +41,78 @@ def run(words: Sequence[str]) -> int:
     add_items(parser)
     add = parser.add_argument
     add("--workers", metavar="N,N,...", type=sizes, default=[1, 2, 4, 8], help="1,2,4,8")
-    add("--kinds", metavar="K,K", default="processes", help="processes (default), threads")
+    add("--kinds", metavar="K,K", default="processes", help="processes (default), threads, or both")
     add("--repeats", metavar="N", type=whole(1), default=5, help="rounds (5)")
     add("--plot", metavar="FILE", help="draw it into FILE (.png, .svg, .pdf)")
     add("--json", metavar="FILE", help="write it as JSON to FILE (-: instead of the table)")
     add("--quiet", action="store_true", help="do not tell what is being run")
     wanted = parser.parse_intermixed_args(words)
-    with closing(the_items(wanted)) as source:
-        from .target import load
-
-        function = load(wanted.target)
-        items = list(all_items(source, wanted.star))
-    kinds = wanted.kinds.split(",")
-    if wrong := [kind for kind in kinds if kind not in KINDS]:
-        raise WrongUse(f"--kinds: unknown kind {wrong[0]!r}; known: {', '.join(KINDS)}")
-    if not items:
-        raise WrongUse("there is no item to run")
-    progress = _Progress(quiet=wanted.quiet)
     try:
-        found = sweep(
-            function,
-            items,
-            wanted.workers,
-            kinds,
-            repeats=wanted.repeats,
-            star=wanted.star,
-            on_progress=progress.tell,
-        )
+        _look_ahead(wanted)
+    except MissingExtra as missing:
+        print(f"lightwork: {missing}", file=sys.stderr)
+        return 1
+    try:
+        with standard_output():
+            found = _measure(wanted)
+    except WrongUse:
+        raise
     except WrongResults as error:
-        progress.end()
         print(f"lightwork: {error}", file=sys.stderr)
         return 1
-    except Exception as error:
-        return _failed(progress, error)
-    progress.end()
+    except (Exception, SystemExit) as error:
+        print(function_failed(error), file=sys.stderr)
+        return 1
     if wanted.json != "-":
         print(found)
     return _write(found, wanted)
 
 
-def _failed(progress: _Progress, error: Exception) -> int:
-    progress.end()
-    print(f"lightwork: the function failed:\n{user_traceback(error)}", file=sys.stderr)
-    return 1
+def _look_ahead(wanted: argparse.Namespace) -> None:
+    """Find out before anything is measured what could not be done afterwards.
+
+    Raises WrongUse; MissingExtra without matplotlib.
+    """
+    wanted.kinds = wanted.kinds.split(",")
+    if wrong := [kind for kind in wanted.kinds if kind not in KINDS]:
+        raise WrongUse(f"--kinds: unknown kind {wrong[0]!r}; known: {', '.join(KINDS)}")
+    for option, path in (("--plot", wanted.plot), ("--json", wanted.json)):
+        folder = os.path.dirname(path or "") or "."
+        if path is not None and not (os.path.isdir(folder) and os.access(folder, os.W_OK)):
+            raise WrongUse(f"{option} {path!r}: its folder is not there, or cannot be written to")
+    if wanted.plot is not None:
+        from lightwork.measure.plot import check
+
+        try:
+            check(wanted.plot)
+        except ValueError as error:
+            raise WrongUse(f"--plot {wanted.plot!r}: {error}") from None
 
 
-def _write(found: Any, wanted: argparse.Namespace) -> int:
+def _measure(wanted: argparse.Namespace) -> Sweep:
+    with closing(the_items(wanted)) as source:
+        from .target import load
+
+        function = load(wanted.target)
+        items = list(all_items(source, wanted.star))
+    if not items:
+        raise WrongUse("there is no item to run")
+    progress = _Progress(quiet=wanted.quiet)
+    try:
+        return sweep(
+            function,
+            items,
+            wanted.workers,
+            wanted.kinds,
+            repeats=wanted.repeats,
+            star=wanted.star,
+            on_progress=progress.tell,
+        )
+    finally:
+        progress.end()
+
+
+def _write(found: Sweep, wanted: argparse.Namespace) -> int:
     try:
         if wanted.json == "-":
             print(json.dumps(found.to_dict()))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import sys
 from collections.abc import Sequence
 
+from lightwork import MissingExtra
 from lightwork.demos import DEMOS
 
 from .problem import WrongUse
@@ -34,12 +36,17 @@ def run(words: Sequence[str]) -> int:
     if wanted.name not in DEMOS:
         import difflib
 
-        close = difflib.get_close_matches(wanted.name, DEMOS, 3)
+        close = [name for name in DEMOS if name.startswith(wanted.name)]
+        close = close or difflib.get_close_matches(wanted.name, DEMOS, 3)
         hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
         raise WrongUse(f"there is no example {wanted.name!r}{hint} (`lightwork demo` lists them)")
     module = importlib.import_module(f"lightwork.demos.{wanted.name.replace('-', '_')}")
     if wanted.source:
         print(inspect.getsource(module), end="")
     else:
-        module.main()
+        try:
+            module.main()
+        except MissingExtra as missing:
+            print(f"lightwork: {missing}", file=sys.stderr)
+            return 1
     return 0

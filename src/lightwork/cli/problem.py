@@ -11,7 +11,16 @@ import re
 import traceback
 from typing import Any
 
-__all__ = ["WrongUse", "describe", "one_line", "type_name", "user_traceback"]
+from lightwork import CannotPickle
+
+__all__ = [
+    "WrongUse",
+    "describe",
+    "function_failed",
+    "one_line",
+    "type_name",
+    "user_traceback",
+]
 
 _HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _FRAME = re.compile(r'^( *)File "([^"]*)", line \d+')
@@ -70,6 +79,15 @@ def user_traceback(error: BaseException) -> str:
         if not dropping and not line.startswith("lightwork: "):
             kept.append(line)
     return "\n".join(kept)
+
+
+def function_failed(error: BaseException) -> str:
+    """What to say when a call has ended in `error`: which call it was, and the user's frames."""
+    notes = [note for note in getattr(error, "__notes__", []) if note.startswith("lightwork: ")]
+    call = notes[-1].removeprefix("lightwork") if notes else ""
+    if isinstance(error, CannotPickle):  # no fault of any line of theirs
+        return f"lightwork: the function cannot run in another process{call}\n{_text(error)}"
+    return f"lightwork: the function failed{call}\n{user_traceback(error)}"
 
 
 def _importlib(path: str) -> bool:

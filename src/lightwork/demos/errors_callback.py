@@ -6,11 +6,10 @@ Look at: ``add_done_callback`` runs when the call has ended, however it did; and
 
 from __future__ import annotations
 
-import threading
 from concurrent.futures import Future
 from typing import Any
 
-from lightwork import Failure, Pool
+from lightwork import Failure, Pool, share
 
 __all__ = ["main"]
 
@@ -28,7 +27,7 @@ def substitute(failure: Failure) -> float:
 
 def main() -> None:
     """One future, then a map."""
-    told = threading.Event()
+    told = share.Event()
 
     def report(future: Future[Any]) -> None:
         print("callback:", future.exception() or future.result())

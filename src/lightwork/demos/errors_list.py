@@ -1,19 +1,15 @@
-"""A shared list of errors: every thread adds its own, under a lock; or the pool collects them.
+"""A shared list of errors: every worker adds its own; or the pool collects them.
 
-Look at: both ways end with the same errors. The second needs no lock, works for processes as well,
-and each error still knows its item.
+Look at: both ways end with the same errors. ``share.List`` is locked for each ``append``, so that
+no error is lost; it is the same list for threads and for processes. With the second way, each
+error still knows its item.
 """
 
 from __future__ import annotations
 
-import threading
+from lightwork import Pool, share
 
-from lightwork import Pool
-
-__all__ = ["main", "root"]
-
-errors: list[str] = []
-lock = threading.Lock()
+__all__ = ["careful_root", "main", "root"]
 
 
 def root(n: float) -> float:
@@ -23,27 +19,27 @@ def root(n: float) -> float:
     return float(n**0.5)
 
 
-def careful_root(n: float) -> float | None:
+def careful_root(n: float, errors: share.List) -> float | None:
     """As `root`; errors go to the list."""
     try:
         return root(n)
     except ValueError as error:
-        with lock:
-            errors.append(str(error))
+        errors.append(error)
         return None
 
 
 def main() -> None:
     """Collect them twice."""
-    errors.clear()
     numbers = [4, -1, 9, -16]
-    with Pool("threads", 2) as pool:
-        print("roots:", list(pool.map(careful_root, numbers)))
-        print("by hand:", sorted(errors))
-        try:
-            list(pool.map(root, numbers, on_error="group"))
-        except ExceptionGroup as group:
-            print("by the pool:", sorted(map(str, group.exceptions)))
+    for kind in ("threads", "processes"):
+        errors = share.List()
+        with Pool(kind, 2) as pool:
+            print(f"{kind}: roots", *pool.map(careful_root, numbers, [errors] * len(numbers)))
+            print("    by hand:    ", *sorted(map(repr, errors)))
+            try:
+                list(pool.map(root, numbers, on_error="group"))
+            except ExceptionGroup as group:
+                print("    by the pool:", *sorted(map(repr, group.exceptions)))
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ def flaky(name: str) -> str:
 def main() -> None:
     """Limit, then retry."""
     with Pool("processes", 2) as pool:
-        limited = pool.options(timeout=0.5)
+        limited = pool.options(timeout=1.0)
         futures = [limited.submit(work, seconds) for seconds in (0.01, 60.0, 0.02)]
         for future in futures:
             try:

@@ -33,7 +33,7 @@ def main() -> None:
             pool.submit(boil, 120).result()
         except TooHot as error:
             print("caught:", error, "-", error.degrees - 100, "too many")
-            print("note:", error.__notes__[0].split(": ", 1)[1].split(", worker")[0])
+            print("note:", *error.__notes__)
             print("raised in boil:", "in boil" in str(error.__cause__))
 
         results = list(pool.map(boil, [90, 110, 95, 130], on_error="return"))

@@ -1,4 +1,8 @@
-"""The factorials of 1 to 10, computed by a pool of threads, printed in order."""
+"""The factorials of 1 to 10, computed by a pool of threads, printed in order.
+
+Look at: four threads compute them side by side, whoever is done first; ``map`` hands them out in
+the order of the numbers.
+"""
 
 from __future__ import annotations
 

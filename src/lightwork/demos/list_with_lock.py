@@ -7,21 +7,15 @@ condition, and is woken.
 
 from __future__ import annotations
 
-import threading
-
-from lightwork import Pool
+from lightwork import Pool, share
 
 __all__ = ["main"]
 
 NUMBERS = range(1, 10_001)
 MOST = 100  # in the list at a time
 
-numbers: list[int] = []
-lock = threading.Lock()
-changed = threading.Condition(lock)  # waiting lets go of the lock, and takes it again
 
-
-def add() -> int:
+def add(numbers: list[int], changed: share.Condition) -> int:
     """Append every number; return their sum."""
     for number in NUMBERS:
         with changed:
@@ -31,7 +25,7 @@ def add() -> int:
     return sum(NUMBERS)
 
 
-def remove() -> int:
+def remove(numbers: list[int], changed: share.Condition) -> int:
     """Take all but the last five numbers; return the sum of what was taken."""
     total = 0
     for _ in range(len(NUMBERS) - 5):
@@ -44,13 +38,17 @@ def remove() -> int:
 
 def main() -> None:
     """Run both, and compare."""
-    numbers.clear()
+    numbers: list[int] = []
+    lock = share.Lock("numbers")
+    changed = share.Condition(lock)  # `with changed` holds the lock; waiting lets go of it
     with Pool("threads", 2) as pool:
-        added, removed = pool.submit(add), pool.submit(remove)
-        print(f"added   {added.result():,}")
-        print(f"removed {removed.result():,}")
+        adder = pool.submit(add, numbers, changed)
+        remover = pool.submit(remove, numbers, changed)
+        added, removed = adder.result(), remover.result()
+    print(f"added   {added:,}")
+    print(f"removed {removed:,}")
     print(f"left    {sum(numbers):,} in {numbers}")
-    print("nothing was lost" if removed.result() + sum(numbers) == added.result() else "LOST")
+    print("nothing was lost" if removed + sum(numbers) == added else "LOST")
 
 
 if __name__ == "__main__":

@@ -86,7 +86,7 @@ def advise(
     """Measure `fn` on some of `items`, in this thread, and say where it would run best.
 
     The calls are real: up to half a second of them, or 200, and more with `verify`. An exception
-    of the function's ends the measurement as it is.
+    of the function's ends the measurement as it is, with a note that names the call.
 
     Args:
         items: what it is called with; as many are read as are measured.
@@ -101,11 +101,14 @@ def advise(
     """
     from operator import length_hint
 
+    from ..backends.processes.limits import usable_cpus
+
     hint = length_hint(items, -1)
     if calls is None and hint >= 0:
         calls = hint
     work = Work(float("inf") if calls is None else float(calls), True)
-    machine = _machine(max_workers)
+    cpus = usable_cpus()
+    machine = _machine(max_workers, cpus)
     taken, figures = _measure(fn, iter(items), star)
     verdict = choose(figures, machine, work)
     return Advice(
@@ -115,7 +118,7 @@ def advise(
         why=verdict.why,
         evidence=figures,
         forecasts=_table(figures, machine, work),
-        changes=tuple(_changes(figures, machine, work, verdict)),
+        changes=tuple(_changes(figures, machine, work, verdict, _machine(max_workers, 4 * cpus))),
         work=work,
         machine=machine,
         measured=_verify(fn, taken, star, verdict, machine) if verify else {},
@@ -129,10 +132,15 @@ def _name(fn: Any) -> str:
     return getattr(inner, "__qualname__", None) or type(inner).__qualname__
 
 
-def _machine(max_workers: int | None) -> Machine:
-    from ..backends.processes.limits import usable_cpus
+def _short(args: tuple[Any, ...]) -> str:
+    """The arguments of a call, as they would be written."""
+    import reprlib
 
-    cpus = usable_cpus()
+    text = ", ".join(map(reprlib.repr, args))
+    return f"({text})"
+
+
+def _machine(max_workers: int | None, cpus: int) -> Machine:
     return Machine(
         cpus=cpus,
         gil=has_gil(),
@@ -163,6 +171,9 @@ def _measure(fn: Callable[..., Any], items: Any, star: bool) -> tuple[list[Any],
             probe.begin()
             try:
                 value = fn(*args)
+            except BaseException as error:
+                error.add_note(f"lightwork: {_name(fn)}{_short(args)}, index {len(taken) - 1}")
+                raise
             finally:
                 probe.end()
             if look is not None:
@@ -212,14 +223,16 @@ def _table(figures: Figures, machine: Machine, work: Work) -> tuple[Forecast, ..
     return tuple(found)
 
 
-def _changes(figures: Figures, machine: Machine, work: Work, verdict: Verdict) -> list[str]:
+def _changes(
+    figures: Figures, machine: Machine, work: Work, verdict: Verdict, larger: Machine
+) -> list[str]:
     """What would have to be otherwise for another kind to be better."""
     found = []
     cases: list[tuple[str, Figures, Machine, Work]] = []
     if work.calls != float("inf"):
         counts = [work.calls * factor for factor in (100, 10, 1 / 10, 1 / 100)]
         cases += [
-            (f"{calls:,.0f} calls", figures, machine, Work(calls, True))
+            (f"{calls:,.0f} call{'s' * (round(calls) != 1)}", figures, machine, Work(calls, True))
             for calls in counts
             if calls >= 1
         ]
@@ -235,8 +248,7 @@ def _changes(figures: Figures, machine: Machine, work: Work, verdict: Verdict) -
     if figures.bytes_in + figures.bytes_out > 1 << 20:
         less = replace(figures, bytes_in=0, bytes_out=0, pack_in=0, pack_out=0)
         cases.append(("arguments and results that need not travel", less, machine, work))
-    more = replace(machine, cpus=4 * machine.cpus, most_processes=4 * machine.most_processes)
-    cases.append((f"{more.cpus} cores", figures, more, work))
+    cases.append((f"{larger.cpus} cores", figures, larger, work))
     seen = {verdict.kind}
     for what, one, there, much in cases:
         other = choose(one, there, much)

@@ -6,6 +6,7 @@ system are read below `root`, so that tests can show others.
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import platform
@@ -66,7 +67,7 @@ def examine(root: str = "/", *, try_workers: bool = True) -> Report:
         "processors": _processors(root, problems),
         "python": _python(problems),
         "system": _system(root, problems),
-        "native threads": _native(),
+        "native threads": _native(problems),
         "optional parts": _extras(),
     }
     if try_workers:
@@ -168,12 +169,24 @@ def _semaphores(problems: list[str]) -> str:
     return "can be made"
 
 
-def _native() -> dict[str, str]:
+def _numpy(problems: list[str]) -> bool:
+    """Load NumPy, if it is there: only then can its BLAS be asked for its threads."""
+    if importlib.util.find_spec("numpy") is None:
+        return False
+    try:
+        importlib.import_module("numpy")
+    except Exception as error:
+        problems.append(f"NumPy is installed, and cannot be imported: {error}")
+        return False
+    return True
+
+
+def _native(problems: list[str]) -> dict[str, str]:
     found = {name: os.environ[name] for name in limits.NATIVE_NAMES if name in os.environ}
     share = limits.share_env(limits.usable_cpus())
     shown = {"set here": ", ".join(f"{k}={v}" for k, v in found.items()) or "nothing"}
     shown["in each worker"] = f"{share[limits.CPU_SHARE]} (its share), where you have set nothing"
-    if importlib.util.find_spec("threadpoolctl") and "numpy" in sys.modules:
+    if importlib.util.find_spec("threadpoolctl") and _numpy(problems):
         from threadpoolctl import threadpool_info
 
         for one in threadpool_info():

@@ -212,11 +212,13 @@ def forecast(
     alone = max(figures.wall, 1e-9)
     if math.isinf(work.calls):
         return Forecast(kind, workers, each[0], alone / max(each[0], 1e-12), each[1])
-    rounds = (math.ceil(work.calls / workers) * law.time, "whole calls on each worker")
-    busy = max((work.calls * each[0], each[1]), rounds if rounds[0] > 0 else (0.0, ""))
-    seconds = law.start + busy[0]
-    limit = busy[1]
-    if law.start > busy[0]:
+    rounds = math.ceil(work.calls / workers) * law.time
+    busy, limit = work.calls * each[0], each[1]
+    if rounds > busy * 1.01:  # else nothing is lost to the last round
+        limit = "whole calls on each worker"
+    busy = max(busy, rounds)
+    seconds = law.start + busy
+    if law.start > busy:
         limit = "starting the workers"
     return Forecast(kind, workers, seconds, work.calls * alone / max(seconds, 1e-12), limit)
 

@@ -13,7 +13,7 @@ import pickle
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any, NamedTuple
 
@@ -28,7 +28,11 @@ CLOSE = 1.03
 HOLD = 0.01
 """Seconds that each worker is held at the start, so that all of them have to come."""
 
+POOR = 0.2
+"""Misfit above which a law does not describe what was measured."""
+
 KINDS = ("processes", "threads", "serial")
+ONE = {"processes": "process", "threads": "thread"}
 
 
 class WrongResults(AssertionError):
@@ -74,6 +78,10 @@ class Sweep:
         fit: for each kind, the laws that were fitted, and the peak that they predict.
         rounds: how often each was measured.
         cpus: cores that this process may use.
+        load: how many programs wanted a core in the minute before (the system's load average; 0 if
+            it has none). With more than a few tenths, others were in the way.
+        compared: whether all results could be compared with those in place. What has no `==` of
+            its own and cannot be pickled cannot be.
     """
 
     function: str
@@ -84,6 +92,8 @@ class Sweep:
     fit: tuple[Fit, ...]
     rounds: int
     cpus: int
+    load: float = 0.0
+    compared: bool = True
 
     def to_dict(self) -> dict[str, Any]:
         """The same as plain values, for JSON."""
@@ -92,6 +102,8 @@ class Sweep:
             "calls": self.calls,
             "rounds": self.rounds,
             "cpus": self.cpus,
+            "load": self.load,
+            "compared": self.compared,
             "rows": [row._asdict() for row in self.rows],
             "best": self.best._asdict(),
             "why": self.why,
@@ -173,7 +185,8 @@ def sweep(
     pools: dict[tuple[str, int], Pool] = {}
     starts: dict[tuple[str, int], float] = {}
     times: dict[tuple[str, int], list[float]] = {key: [] for key in keys}
-    expected: list[Any] | None = None
+    expected: list[Any] = []
+    load, compared = _load(), True
     with ExitStack() as stack:
         for key in keys:
             tell(f"starting {_called(*key)}")
@@ -182,7 +195,8 @@ def sweep(
             starts[key] = _start(pool, begin)
             # The first run loads the function's code; it is checked, and not counted.
             found = list(pool.map(fn, *columns))
-            expected = _check(expected, found, key)
+            expected = expected or found  # those in place come first
+            compared &= _check(expected, found, key)
             done += 1
         for at in range(repeats):
             for key, pool in pools.items():
@@ -193,11 +207,21 @@ def sweep(
                 _check(expected, found, key)
                 done += 1
     tell("")
-    return _summary(_name(fn), len(given), times, starts, repeats, usable_cpus())
+    summary = _summary(_name(fn), len(given), times, starts, repeats, usable_cpus())
+    return replace(summary, load=load, compared=compared)
+
+
+def _load() -> float:
+    try:
+        return os.getloadavg()[0]
+    except (AttributeError, OSError):  # not every system has one
+        return 0.0
 
 
 def _called(kind: str, workers: int) -> str:
-    return "in place" if kind == "serial" else f"{workers} {kind}"
+    if kind == "serial":
+        return "in place"
+    return f"1 {ONE[kind]}" if workers == 1 else f"{workers} {kind}"
 
 
 def _start(pool: Any, begin: float) -> float:
@@ -209,19 +233,23 @@ def _start(pool: Any, begin: float) -> float:
     return max(0.0, time.perf_counter() - begin - HOLD)
 
 
-def _check(expected: list[Any] | None, found: list[Any], key: tuple[str, int]) -> list[Any]:
-    if expected is None:
-        return found
-    for at, (one, other) in enumerate(zip(expected, found)):
-        if not _same(one, other):
+def _check(expected: list[Any], found: list[Any], key: tuple[str, int]) -> bool:
+    """Whether all could be compared. Raises WrongResults for those that differ."""
+    compared = True
+    for at, (one, other) in enumerate(zip(expected, found, strict=True)):
+        same = _same(one, other)
+        if same is None:
+            compared = False
+        elif not same:
             raise WrongResults(
                 f"{_called(*key)}: the result for item {at} is not what it was in place: "
                 f"{_short(other)}, not {_short(one)}"
             )
-    return expected
+    return compared
 
 
-def _same(one: Any, other: Any) -> bool:
+def _same(one: Any, other: Any) -> bool | None:
+    """None: they can be compared neither as they are nor as bytes."""
     try:
         if bool(one == other):
             return True
@@ -230,7 +258,7 @@ def _same(one: Any, other: Any) -> bool:
     try:
         return pickle.dumps(one) == pickle.dumps(other)
     except Exception:
-        return False
+        return None
 
 
 def _short(value: Any) -> str:
@@ -300,7 +328,7 @@ def _fit(kind: str, rows: list[Row], alone: float) -> Fit:
         text += (
             f"; USL: contention {usl.contention:.1%}, crosstalk {usl.crosstalk:.2%}, "
             + ("no peak" if math.isinf(usl.peak) else f"peak at {usl.peak:.3g} workers")
-            + f" (misfit {usl.error:.1%})"
+            + f" (misfit {usl.error:.1%}{': it does not tell much' * (usl.error > POOR)})"
         )
     except TooFewPoints as few:
         text = str(few) if amdahl is None else f"{text}; {few}"
@@ -308,14 +336,16 @@ def _fit(kind: str, rows: list[Row], alone: float) -> Fit:
 
 
 def _why(rows: list[Row], best: Row, calls: int, cpus: int, alone: float) -> str:
-    text = f"{_called(best.kind, best.workers)}: {best.speedup:.3g} x in place"
+    text = _called(best.kind, best.workers)
     each = alone / calls
     reasons = [f"a call takes {human(each)}"]
     one = next((row for row in rows if row.kind == best.kind and row.workers == 1), None)
-    if best.kind == "serial":
+    if best.kind != "serial":
+        text += f": {best.speedup:.3g} x in place"
+        if one is not None and one.seconds > alone:
+            reasons.append(f"a worker adds {human((one.seconds - alone) / calls)} to it")
+    elif len(rows) > 1:
         reasons.append("what workers cost is more than they save")
-    elif one is not None and one.seconds > alone:
-        reasons.append(f"a worker adds {human((one.seconds - alone) / calls)} to it")
     more = [row for row in rows if row.kind == best.kind and row.workers > best.workers]
     if more and best.kind != "serial":
         after = min(more, key=lambda row: row.workers)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import TYPE_CHECKING
 
 from .model import Figures, human
@@ -14,16 +14,19 @@ if TYPE_CHECKING:
 
 __all__ = ["advice_text", "sweep_text", "table"]
 
+BUSY = 0.3
+"""Load for each core above which a sweep says that others were in the way."""
+
 PLACES = {"serial": "in place", "threads": "threads", "processes": "processes"}
 
 
-def table(rows: Sequence[Sequence[str]], *, left: int = 1) -> str:
-    """Columns of even width: the first `left` ones flush left, the others right."""
+def table(rows: Sequence[Sequence[str]], *, left: Container[int] = (0,)) -> str:
+    """Columns of even width: those whose numbers are in `left` flush left, the others right."""
     widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))]
     lines = []
     for row in rows:
         cells = [
-            cell.ljust(width) if at < left else cell.rjust(width)
+            cell.ljust(width) if at in left else cell.rjust(width)
             for at, (cell, width) in enumerate(zip(row, widths))
         ]
         lines.append("  ".join(cells).rstrip())
@@ -59,10 +62,11 @@ def advice_text(advice: Advice) -> str:
     if one.stays:
         evidence.append(("stays in this process", one.stays))
     parts.append("\n".join(f"  {name:24}{value}" for name, value in evidence))
-    head = ["kind", "workers", "expected", "speed-up", "held back by"]
+    head = ["kind", "workers", "expected", "speed-up"]
     measured = advice.measured
     if measured:
         head += ["measured", "speed-up"]
+    head.append("held back by")
     alone = measured.get(("serial", 1), 0.0)
     rows = [head]
     for found in advice.forecasts:
@@ -72,18 +76,18 @@ def advice_text(advice: Advice) -> str:
             str(found.workers),
             seconds,
             f"{found.speedup:.3g} x",
-            found.limit,
         ]
         if measured:
             real = measured.get((found.kind, found.workers))
             row += ["", ""] if real is None else [human(real), f"{alone / real:.3g} x"]
+        row.append("one thread" if found.kind == "serial" else found.limit)
         rows.append(row)
-    parts.append(table(rows))
+    parts.append(table(rows, left=(0, len(head) - 1)))
     if measured:
         parts.append(f"(measured: the {one.calls:,} calls above, workers being there already)")
     if advice.changes:
         parts.append("It would be otherwise\n" + "\n".join(f"  {one}" for one in advice.changes))
-    parts.append(table(criteria(one), left=4))
+    parts.append(table(criteria(one), left=range(4)))
     return "\n\n".join(parts)
 
 
@@ -133,9 +137,18 @@ def sweep_text(sweep: Sweep) -> str:
                 human(row.start) if row.start else "-",
             ]
         )
+    counts = ((sweep.calls, "call"), (sweep.rounds, "round"), (sweep.cpus, "core"))
+    notes = ["all results were as in place"]
+    if not sweep.compared:
+        notes = ["some results can be compared neither by == nor as bytes, and were not"]
+    if any(row.kind == "processes" for row in sweep.rows):
+        notes.append("the first processes to start bring up what starts the others, too")
+    if sweep.load > BUSY * sweep.cpus:
+        notes.append(f"the machine was busy (load {sweep.load:.1f}): times are longer than need be")
     parts = [
-        f"{sweep.function}: {sweep.calls:,} calls, {sweep.rounds} rounds, {sweep.cpus} cores",
+        f"{sweep.function}: " + ", ".join(f"{n:,} {name}{'s' * (n != 1)}" for n, name in counts),
         table(rows),
+        f"({'; '.join(notes)})",
         "\n".join(f"{fit.kind}: {fit.text}" for fit in sweep.fit),
         f"Use {sweep.why}.",
     ]
