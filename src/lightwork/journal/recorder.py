@@ -33,6 +33,9 @@ the rest of the program little. The pause ends when there is nothing to wait for
 LONGEST = 1.0
 """Seconds that such a pause takes at most."""
 
+MANY = 4096
+"""Rows that end a pause: they are worth a commit of their own, and memory while they wait."""
+
 
 class Delivery(NamedTuple):
     """Rows to keep, and what to do then: called with the error if they could not be kept."""
@@ -53,6 +56,8 @@ class Recorder:
         self.reading = threading.Lock()  # for the database: one at a time
         self._changed = threading.Condition(threading.Lock())
         self._waiting: deque[Delivery] = deque()
+        self._rows = 0  # of those that wait
+        self._pausing = False  # the thread need not be woken for a few rows
         self._expected = 0
         self._users = 0
         self._error: CheckpointError | None = None
@@ -83,9 +88,11 @@ class Recorder:
         with self._changed:
             self._expected -= items
             self._waiting.append(delivery)
+            self._rows += len(delivery.rows)
             if self._thread is None and not self.closed:
                 self._start()
-            self._changed.notify()
+            if not self._pausing or not self._expected or self._rows >= MANY:
+                self._changed.notify()
             alone = self._thread is None
         if alone:
             self.flush()
@@ -104,8 +111,13 @@ class Recorder:
         while True:
             with self._changed:
                 end = time.monotonic() + pause
-                while not self.closed and self._expected and (left := end - time.monotonic()) > 0:
+                self._pausing = True
+                while not self.closed and self._expected and self._rows < MANY:
+                    left = end - time.monotonic()
+                    if left <= 0:
+                        break
                     self._changed.wait(left)
+                self._pausing = False
                 while not self._waiting and not self.closed:
                     self._changed.wait()
                 if self.closed:
@@ -123,7 +135,7 @@ class Recorder:
         """Keep, and hand out, what has arrived until now."""
         with self._writing:
             with self._changed:
-                batch, self._waiting = list(self._waiting), deque()
+                batch, self._waiting, self._rows = list(self._waiting), deque(), 0
             rows = [row for delivery in batch for row in delivery.rows]
             if rows and self._error is None:
                 try:
