@@ -30,8 +30,9 @@ else is text (007, 1.10 and 1e3 are text, too); with --star, each word is JSON.
 
 Results are put into JSON where they are computed. Sets become lists, bytes base64, arrays
 lists, dataclasses objects, paths and dates text, NaN and infinities "NaN", "Infinity" and
-"-Infinity". A result that JSON has no form for is a failure of its item. What the function
-prints goes to standard error while the results go to standard output.
+"-Infinity". A result that JSON has no form for is a failure of its item, unless --default says
+what to make of such parts. What the function prints goes to standard error while the results go
+to standard output.
 
 exit status: 0 all done, 1 some item failed, 2 wrong use (also input that is not JSON),
 130 interrupted, 143 terminated; finished results are kept.
@@ -113,6 +114,11 @@ def _map_parser() -> Parser:
         help="a failed item: `return` writes its error in its place and goes on (default); "
         "`skip` writes nothing for it and goes on; `raise` ends the run",
     )
+    add(
+        "--default",
+        choices=("str", "repr"),
+        help="make text of parts of results that JSON has no form for, by str() or repr()",
+    )
     add("--failed", metavar="FILE", help="write failures there, too; --again takes that file")
     add("--checkpoint", metavar="FILE", help="keep results there, and go on from what is there")
     add("--resume", action="store_true", help="the same, with OUT.jsonl.checkpoint as the file")
@@ -152,7 +158,7 @@ def _map(words: Sequence[str]) -> int:
         from .run import Run, Wishes
         from .target import load
 
-        job = Job(load(wanted.target), star=wanted.star)
+        job = Job(load(wanted.target), star=wanted.star, default=wanted.default)
         checkpoint = planning.checkpoint(wanted, job, stack)
         pool = _pool(wanted)
         wishes = Wishes(
