@@ -6,10 +6,12 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from lightwork import Pool
 from lightwork.cli import completion
 from lightwork.cli.entry import PARSERS
 from tests.scripts import environment, run_command
@@ -38,7 +40,6 @@ def words(*given: str) -> list[str]:
 
 
 def test_words(here: Path) -> None:
-    assert {"map", "top", "completion"} <= set(words(""))
     assert words("ma") == ["map"]
     assert "--resume" in words("map", "--re")
     assert "--range" in words("map", "--r")
@@ -56,6 +57,14 @@ def test_words(here: Path) -> None:
     assert words("map", "tools.py:check", "") == []  # an item: anything
     assert words("completion", "") == ["bash", "fish", "zsh"]
     assert words("nosuch", "") == []
+    assert {*words("")} >= {"map", "top", "completion", "advise", "bench", "demo", "doctor"}
+    assert words("demo", "prim") == ["primes"]
+    assert "--verify" in words("advise", "--")
+
+
+def test_names_of_pools_that_can_be_looked_at(here: Path) -> None:
+    with Pool("threads", 1, name="thumbnails", monitor=True):
+        assert "thumbnails" in words("top", "thumb")
 
 
 def test_every_option_is_completed() -> None:
@@ -99,13 +108,51 @@ def test_bash(here: Path) -> None:
     assert complete_in_bash(here, "lightwork map x:y --kind s") == ["serial"]
 
 
-@pytest.mark.parametrize("shell", ("zsh", "fish"))
-def test_other_shells_take_their_script(shell: str, here: Path) -> None:
-    if shutil.which(shell) is None:
-        pytest.skip(f"{shell} is not installed")
-    (here / "script").write_text(completion.SCRIPTS[shell])
-    ran = run_command([shell, "-n", "script"], cwd=here)
+def complete_in_zsh(here: Path, line: str) -> list[str]:
+    """What zsh is told to offer; its own completion of files is a word here."""
+    script = f"""
+        lightwork() {{ {sys.executable} -m lightwork "$@"; }}
+        compdef() {{ completer=$1 }}
+        _files() {{ print FILES }}
+        compadd() {{ shift; print -l -- "$@" }}
+        source <(lightwork completion zsh)
+        line={line!r}
+        words=(${{=line}})
+        [[ $line == *" " ]] && words+=("")
+        CURRENT=${{#words}}
+        $completer
+    """
+    return offered(["zsh", "-f", "-c", script], here)
+
+
+def complete_in_fish(here: Path, line: str) -> list[str]:
+    """What fish offers."""
+    script = f"""
+        function lightwork; {sys.executable} -m lightwork $argv; end
+        lightwork completion fish | source
+        complete -C {line!r}
+    """
+    return offered(["fish", "--no-config", "-c", script], here)
+
+
+def offered(command: list[str], here: Path) -> list[str]:
+    if shutil.which(command[0]) is None:
+        pytest.skip(f"{command[0]} is not installed")
+    ran = run_command(command, cwd=here, env={"HOME": str(here)})
     assert (ran.status, ran.err) == (0, "")
+    return [word for word in ran.out.splitlines() if word]
+
+
+@pytest.mark.parametrize("complete", (complete_in_zsh, complete_in_fish))
+def test_other_shells(complete: Callable[[Path, str], list[str]], here: Path) -> None:
+    files = complete is complete_in_fish  # they are completed by it, too, and not only named
+    assert complete(here, "lightwork to") == ["top"]
+    assert complete(here, "lightwork map --resu") == ["--resume"]
+    assert complete(here, "lightwork map x:y --lines na") == ["names.txt" if files else "FILES"]
+    assert complete(here, "lightwork map tools.py:chec") == ["tools.py:check", "tools.py:checked"]
+    assert complete(here, "lightwork map x:y --kind s") == ["serial"]
+    assert sorted(complete(here, "lightwork completion ")) == ["bash", "fish", "zsh"]
+    assert complete(here, "lightwork map x:y --workers ") == []
 
 
 def test_scripts_are_printed() -> None:

@@ -7,12 +7,13 @@ interpreter for each press of the key.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
 import os
 import pkgutil
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 __all__ = ["FILES", "SCRIPTS", "candidates"]
 
@@ -128,9 +129,24 @@ def _values(action: argparse.Action, word: str) -> Iterator[str]:
         yield FILES
     elif action.dest == "kind":
         yield from _matching(word, _KINDS)
+    elif action.metavar == "PID|NAME":
+        yield from _matching(word, _running())
+    elif action.metavar == "NAME" and not action.option_strings:
+        from lightwork.demos import DEMOS
+
+        yield from _matching(word, DEMOS)
 
 
-def _matching(word: str, words: Sequence[str] | Iterator[str] | map[str]) -> Iterator[str]:
+def _running() -> Iterator[str]:
+    """The names of the pools that can be looked at now."""
+    from lightwork.observe.monitor import pools
+
+    with contextlib.suppress(PermissionError):
+        for _, pool in pools():
+            yield str(pool.get("name") or pool.get("pid"))
+
+
+def _matching(word: str, words: Iterable[str]) -> Iterator[str]:
     return (one for one in words if one.startswith(word))
 
 

@@ -252,16 +252,29 @@ def _other(name: str) -> Callable[[Sequence[str]], int]:
     return run
 
 
+def _other_parser(name: str) -> Callable[[], argparse.ArgumentParser]:
+    def make() -> argparse.ArgumentParser:
+        made: argparse.ArgumentParser = importlib.import_module(
+            f"lightwork.cli.{name}"
+        ).make_parser()
+        return made
+
+    return make
+
+
+_OTHERS = ("advise", "bench", "demo", "doctor")
+
 _COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "map": _map,
     "top": _top,
     "completion": _completion,
-    **{name: _other(name) for name in ("advise", "bench", "demo", "doctor")},
+    **{name: _other(name) for name in _OTHERS},
 }
 
 PARSERS: dict[str, Callable[[], argparse.ArgumentParser]] = {
     "map": _map_parser,
     "top": _top_parser,
     "completion": _completion_parser,
+    **{name: _other_parser(name) for name in _OTHERS},
 }
-"""Whose options can be completed."""
+"""What each command takes; completion asks them."""
