@@ -42,6 +42,21 @@ class _Place(NamedTuple):
     started: float  # when logging was loaded, as `relativeCreated` counts
 
 
+class _Batch(contextlib.ExitStack):
+    """Messages that were read together. Ends when all were handed over."""
+
+    _looked = False
+
+    def pause_bars(self) -> None:
+        """Take progress bars away until the end: most handlers print."""
+        if not self._looked:
+            self._looked = True
+            if "tqdm" in sys.modules:
+                from .progress import pause_bars
+
+                self.enter_context(pause_bars())
+
+
 class Forwarder:
     """The pipes of one pool.
 
@@ -104,7 +119,9 @@ class Forwarder:
 
             fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, _PIPE)
         places: dict[int, _Place] = {}
-        pipe = _Pipe(read, lambda message: self._take(worker, places, message), self._closed)
+        pipe = _Pipe(
+            read, lambda message, batch: self._take(worker, places, message, batch), self._closed
+        )
         try:
             _reader.add(pipe)
         except OSError:
@@ -126,9 +143,17 @@ class Forwarder:
 
     # -- messages --------------------------------------------------------------------------------
 
-    def _take(self, worker: int, places: dict[int, _Place], message: tuple[Any, ...]) -> None:
+    def _take(
+        self,
+        worker: int,
+        places: dict[int, _Place],
+        message: tuple[Any, ...],
+        batch: _Batch,
+    ) -> None:
         kind = message[0]
         try:
+            if kind != PLACE:
+                batch.pause_bars()
             if kind == RECORD:
                 self._record(places, message)
             elif kind == PLACE:
@@ -237,10 +262,7 @@ class Forwarder:
         if kind is not None:
             with contextlib.suppress(Exception):
                 category = pickle.loads(kind)
-        from .progress import pause_bars
-
-        with pause_bars():
-            warnings.showwarning(text, category, file, lineno, None, line)
+        warnings.showwarning(text, category, file, lineno, None, line)
 
 
 def _make(logging: Any, fields: dict[str, Any]) -> Any:
@@ -261,7 +283,7 @@ class _Pipe:
     def __init__(
         self,
         fd: int,
-        take: Callable[[tuple[Any, ...]], None],
+        take: Callable[[tuple[Any, ...], _Batch], None],
         closed: Callable[[int], object],
     ) -> None:
         self.fd = fd
@@ -276,7 +298,8 @@ class _Pipe:
         if not self._enter():
             return False
         try:
-            return self._read()
+            with _Batch() as batch:
+                return self._read(batch)
         finally:
             self._leave()
 
@@ -291,7 +314,7 @@ class _Pipe:
         self._by = None
         self._lock.release()
 
-    def _read(self) -> bool:
+    def _read(self, batch: _Batch) -> bool:
         if self.fd < 0:
             return False
         try:
@@ -317,7 +340,7 @@ class _Pipe:
                 # A task has written into our descriptor: what follows means nothing.
                 self._close()
                 return False
-            take(message)
+            take(message, batch)
             at = end
         self._rest = data[at:]
         return True
