@@ -164,7 +164,7 @@ def test_scripts_are_printed() -> None:
 
 def examples(command: str) -> list[str]:
     """What ``--help`` shows under its examples."""
-    ran = run_command([sys.executable, "-m", "lightwork", command, "--help"])
+    ran = run_command([sys.executable, "-m", "lightwork", *command.split(), "--help"])
     assert ran.status == 0
     _, _, found = ran.out.partition("examples:\n")
     return [line.strip() for line in found.splitlines() if line.strip()]
@@ -184,6 +184,34 @@ def test_examples_of_map(here: Path) -> None:
         for file in re.findall(r"(?:-o|--failed|--report|--trace) (\S+)", line):
             assert (here / file).exists(), line
     assert (here / "roots.jsonl").read_text().count("\n") == 10_000
+
+
+MORE_TOOLS = """
+def square(x): return x * x
+def fetch(url): return len(url)
+def render(path): return path.upper()
+"""
+
+
+@pytest.mark.parametrize("command", ("advise", "bench", "demo", ""))
+def test_examples_of_others(command: str, here: Path) -> None:
+    (here / "tools.py").write_text(MORE_TOOLS)
+    (here / "urls.txt").write_text("a\nb\n")
+    (here / "scenes.txt").write_text("a\nb\n")
+    found = examples(command)
+    assert found
+    for line in found:
+        if "--plot" in line:
+            pytest.importorskip("matplotlib")
+        ran = run_command([sys.executable, "-m", *line.split()], cwd=here)
+        assert ran.status == 0 or "doctor" in line, (line, ran)  # who may have found something
+        assert ran.out, line
+
+
+def test_all_commands_are_told() -> None:
+    ran = run_command([sys.executable, "-m", "lightwork", "--help"])
+    told = re.findall(r"^  (\w+)  ", ran.out.partition("commands:\n")[2], re.MULTILINE)
+    assert sorted(told) == sorted(PARSERS)
 
 
 def test_examples_of_top_are_understood() -> None:

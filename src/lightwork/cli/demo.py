@@ -14,11 +14,20 @@ from .words import Parser
 __all__ = ["make_parser", "run"]
 
 
+_MORE = """\
+examples:
+  lightwork demo
+  lightwork demo factorials
+  lightwork demo factorials --source
+"""
+
+
 def make_parser() -> Parser:
     """What the command takes."""
     parser = Parser(
         prog="lightwork demo",
         description="Run an example, show its code, or list them all.",
+        epilog=_MORE,
     )
     add = parser.add_argument
     add("name", metavar="NAME", nargs="?", help="of the example; without it, they are listed")

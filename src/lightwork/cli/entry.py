@@ -16,6 +16,24 @@ from .words import Parser, add_items, seconds, the_items, whole
 
 __all__ = ["run"]
 
+_COMMANDS_MORE = """\
+commands:
+  map         call a function on many items, on all CPUs; JSON lines come out
+  top         watch running pools from another terminal
+  advise      measure a function: threads, processes or neither?
+  bench       measure a function with 2, 4, 8, ... workers
+  demo        examples that run as they stand
+  doctor      what there is to work with here, and what is wrong
+  completion  what bash, zsh and fish need to complete all this
+
+`lightwork COMMAND --help` tells more.
+
+examples:
+  lightwork map math:factorial 5 10 20
+  lightwork demo
+  lightwork doctor
+"""
+
 _MAP = """\
 Call a function on every item, on all CPUs, and write one JSON object a line for each:
 {"index": 0, "item": ..., "result": ...}, or with "error" in the place of "result".
@@ -80,12 +98,12 @@ def _run(argv: Sequence[str] | None) -> int:
         parser = Parser(
             prog="lightwork",
             description="Do many things at once.",
-            epilog="`lightwork COMMAND --help` tells more.",
+            epilog=_COMMANDS_MORE,
         )
         parser.add_argument("--version", action=_Version, nargs=0, help="show the version")
-        known = ", ".join(_COMMANDS)
-        parser.add_argument("command", metavar="COMMAND", help=f"one of: {known}")
+        parser.add_argument("command", metavar="COMMAND", help="see below")
         wanted = parser.parse_args(words[:1])
+        known = ", ".join(_COMMANDS)
         raise WrongUse(f"there is no command {wanted.command!r}; there is: {known}")
     except SystemExit as done:  # --help and --version
         sys.stdout.flush()
@@ -105,7 +123,13 @@ def _map_parser() -> Parser:
     add("--kind", default="auto", help="auto (default), threads, processes or serial")
     add("--workers", metavar="N", type=whole(1), help="how many at once at most")
     add("--timeout", metavar="S", type=seconds, help="end a call that takes longer (seconds)")
-    add("--retries", metavar="N", type=whole(0), default=0, help="try a failed item again")
+    add(
+        "--retries",
+        metavar="N",
+        type=whole(0),
+        default=0,
+        help="try a failed item up to N more times",
+    )
     add("--unordered", action="store_true", help="write results as they finish")
     add(
         "--on-error",
