@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from lightwork import MissingExtra, Pool
-from lightwork.observe import progress
+from lightwork.observe import bars, progress
 from tests.scripts import environment, run_script
 
 pytestmark = pytest.mark.leaves("thread tqdm_monitor")  # tqdm keeps one for its bars
@@ -212,7 +212,7 @@ def test_nothing_tears_the_bar_of_the_command(kind: str, tmp_path: Path) -> None
 
 
 def test_a_line_without_an_end_is_not_lost(capsys: pytest.CaptureFixture[str]) -> None:
-    stream = progress.Above(sys.stdout)
+    stream = bars.Above(sys.stdout)
     print("one\ntwo", end="", file=stream)
     assert capsys.readouterr().out == "one\n"
     stream.end()

@@ -59,7 +59,7 @@ class Output:
         self._empty()
         try:
             if self._beside_bar:
-                from lightwork.observe.progress import pause_bars
+                from lightwork.observe.bars import pause_bars
 
                 with pause_bars():
                     self._write_all(data)

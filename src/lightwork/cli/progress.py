@@ -29,7 +29,7 @@ class Report:
         self._bar = None if quiet else _bar(total)
         self._streams: tuple[Any, ...] = ()
         if self._bar is not None:  # what the function prints in this process must not tear it
-            from lightwork.observe.progress import Above
+            from lightwork.observe.bars import Above
 
             self._streams = Above(sys.stdout), Above(sys.stderr)
             sys.stdout, sys.stderr = self._streams
@@ -65,7 +65,10 @@ class Report:
         """Close the bar, and show the summary; None: no summary."""
         with self._lock:
             if self._bar is not None:
-                self._bar.close()
+                from lightwork.observe.bars import undisturbed
+
+                with undisturbed():
+                    self._bar.close()
                 self._bar = None
                 sys.stdout, sys.stderr = (stream.real for stream in self._streams)
                 for stream in self._streams:

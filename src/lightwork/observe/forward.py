@@ -52,7 +52,7 @@ class _Batch(contextlib.ExitStack):
         if not self._looked:
             self._looked = True
             if "tqdm" in sys.modules:
-                from .progress import pause_bars
+                from .bars import pause_bars
 
                 self.enter_context(pause_bars())
 
@@ -246,7 +246,7 @@ class Forwarder:
             extra = {"lightwork_worker": worker, "lightwork_task": task}
             logging.getLogger(name).log(level, "%s", text, extra=extra)
             return
-        from .progress import write_line
+        from .bars import write_line
 
         write_line(text, sys.stdout if number == 1 else sys.stderr)
 

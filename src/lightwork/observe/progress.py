@@ -1,29 +1,18 @@
-"""Progress bars, by tqdm; and how to print without tearing them."""
+"""Progress bars, by tqdm."""
 
 from __future__ import annotations
 
 import contextlib
-import io
 import operator
 import os
 import sys
-import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from ..errors import MissingExtra
+from .bars import undisturbed
 
-__all__ = [
-    "Above",
-    "Bar",
-    "Captured",
-    "Progress",
-    "bars_shown",
-    "in_a_notebook",
-    "make_bar",
-    "pause_bars",
-    "write_line",
-]
+__all__ = ["Bar", "Captured", "Progress", "in_a_notebook", "make_bar"]
 
 
 class Bar(Protocol):
@@ -59,7 +48,8 @@ class Progress:
 
     def close(self) -> None:
         """No more will come."""
-        self._bar.close()
+        with undisturbed():
+            self._bar.close()
 
 
 def make_bar(progress: object, iterables: tuple[Iterable[Any], ...] = ()) -> Progress:
@@ -83,14 +73,16 @@ def make_bar(progress: object, iterables: tuple[Iterable[Any], ...] = ()) -> Pro
     notebook = file is None and in_a_notebook()
     silent = file is None and not notebook
     silent = silent and (bool(os.environ.get("CI")) or not sys.stderr.isatty())
-    bar: Any = _tqdm(notebook)(
-        total=total,
-        desc=progress if isinstance(progress, str) else None,
-        disable=silent,
-        file=file,
-        dynamic_ncols=file is None,
-        smoothing=0.05,
-    )
+    make = _tqdm(notebook)
+    with undisturbed():
+        bar: Any = make(
+            total=total,
+            desc=progress if isinstance(progress, str) else None,
+            disable=silent,
+            file=file,
+            dynamic_ncols=file is None,
+            smoothing=0.05,
+        )
     return Progress(bar, shown=file is None and not silent, counts_failures=True)
 
 
@@ -115,102 +107,7 @@ def in_a_notebook() -> bool:
     return shell is not None and "IPKernelApp" in getattr(shell, "config", ())
 
 
-# -- printing beside bars ------------------------------------------------------------------------
-
-_printing = threading.RLock()
-_away = False  # the bars are, for who holds the lock
-_ours = True  # and not those of a parent that we were forked from
-
-
-def bars_shown() -> bool:
-    """Whether there may be a bar that printing would tear."""
-    tqdm = sys.modules.get("tqdm")
-    return _ours and tqdm is not None and bool(getattr(tqdm.tqdm, "_instances", None))
-
-
-@contextlib.contextmanager
-def pause_bars() -> Iterator[None]:
-    """Take the bars away while something is printed, and put them back."""
-    global _away
-    with _printing:
-        if _away or not bars_shown():
-            yield
-            return
-        _away = True
-        stream = getattr(sys.stderr, "real", sys.stderr)  # see Above: the bars know the real one
-        try:
-            with sys.modules["tqdm"].tqdm.external_write_mode(file=stream):
-                yield
-        finally:
-            _away = False
-
-
-def write_line(text: str, stream: Any) -> None:
-    """Print a line of a worker's, above the bars if there are any."""
-    if stream is None:
-        return
-    with pause_bars(), contextlib.suppress(OSError, ValueError):  # closed, or nobody reads it
-        stream.write(text + "\n")
-        stream.flush()
-
-
-def _after_fork_in_child() -> None:
-    """The bars are the parent's, and so is whoever holds the locks, tqdm's own included."""
-    global _printing, _away, _ours
-    _printing, _away, _ours = threading.RLock(), False, False
-
-
-os.register_at_fork(after_in_child=_after_fork_in_child)
-
-
-class Above(io.TextIOBase):
-    """Stands for ``sys.stdout`` or ``sys.stderr``: whole lines go above the bars. Any thread."""
-
-    def __init__(self, real: Any) -> None:
-        self.real = real
-        self._rests: dict[int, str] = {}  # of lines, by thread
-
-    def write(self, text: str) -> int:
-        """Print the lines that are whole now."""
-        me = threading.get_ident()
-        whole, newline, rest = (self._rests.pop(me, "") + text).rpartition("\n")
-        if rest:
-            self._rests[me] = rest
-        if newline:
-            write_line(whole, self.real)
-        return len(text)
-
-    def end(self) -> None:
-        """Print what there is of lines."""
-        while self._rests:
-            write_line(self._rests.popitem()[1], self.real)
-
-    def writable(self) -> bool:
-        """Yes."""
-        return True
-
-    def isatty(self) -> bool:
-        """No: nobody may move the cursor."""
-        return False
-
-    def fileno(self) -> int:
-        """Of the real one."""
-        return int(self.real.fileno())
-
-    @property
-    def buffer(self) -> Any:
-        """Of the real one."""
-        return self.real.buffer
-
-    @property
-    def encoding(self) -> str:  # type: ignore[override]
-        """Of the real one."""
-        return str(self.real.encoding)
-
-    @property
-    def errors(self) -> str:  # type: ignore[override]
-        """Of the real one."""
-        return str(self.real.errors)
+# -- what workers print ---------------------------------------------------------------------------
 
 
 class Captured:
