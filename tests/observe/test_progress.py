@@ -131,6 +131,7 @@ from lightwork import Pool
 
 def noisy(x):
     print(f"line {x}")
+    sys.stdout.reconfigure(line_buffering=True)  # as any stream
     print(f"error {x}", file=sys.stderr)
     return x
 

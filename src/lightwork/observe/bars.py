@@ -98,6 +98,11 @@ class Above(io.TextIOBase):
         while self._rests:
             write_line(self._rests.popitem()[1], self.real)
 
+    def __getattr__(self, name: str) -> Any:
+        if name == "real":  # not there yet
+            raise AttributeError(name)
+        return getattr(self.real, name)  # reconfigure(), and whatever else
+
     def writable(self) -> bool:
         """Yes."""
         return True
