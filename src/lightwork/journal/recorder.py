@@ -26,6 +26,10 @@ __all__ = ["Delivery", "Recorder", "take_over"]
 INTERVAL = 0.05
 """Seconds between two commits at least, while more results are on their way."""
 
+FIRST = 0.001
+"""Seconds of the first such pause; each is twice as long as the one before. A map begins with few
+items, and reads more when it has their results: workers would have nothing to do meanwhile."""
+
 SHARE = 10
 """A commit that takes long is followed by a pause this many times as long; so a slow disk costs
 the rest of the program little. The pause ends when there is nothing to wait for."""
@@ -107,9 +111,11 @@ class Recorder:
         self._thread = thread
 
     def _work(self) -> None:
-        pause = 0.0
+        pause, least = 0.0, FIRST
         while True:
             with self._changed:
+                if not self._expected:
+                    least = FIRST
                 end = time.monotonic() + pause
                 self._pausing = True
                 while not self.closed and self._expected and self._rows < MANY:
@@ -129,7 +135,8 @@ class Recorder:
                 with self._changed:
                     self._thread = None  # the next who puts starts another
                 raise
-            pause = min(max(INTERVAL, SHARE * (time.monotonic() - begin)), LONGEST)
+            pause = min(max(least, SHARE * (time.monotonic() - begin)), LONGEST)
+            least = min(2 * least, INTERVAL)
 
     def flush(self) -> None:
         """Keep, and hand out, what has arrived until now."""
