@@ -9,7 +9,8 @@ busy machine disturbs less. Log records: five a call, so about 10,000 a second, 
 only counts: one of the parent's, and beside it one of the workers' own.
 
 ``--million``: a million items through the command, with and without a checkpoint, and again from
-it: the rate, and the memory of the command when 10, 50 and 90 % of the time are over.
+it: the rate, and the memory of the command and of all its processes when 10, 50 and 90 % of the
+time are over.
 """
 
 from __future__ import annotations
@@ -202,24 +203,32 @@ def million(items: int) -> None:
             assert found.count(b"\n") == items
             assert not whole or found == whole, "the results differ"
             whole = found
-            memory = " ".join(f"{sizes[len(sizes) * at // 10]:.0f}" for at in (1, 5, 9))
             print(
                 f"{items:,} items, {title}: {seconds:.1f} s, {items / seconds:,.0f} a second; "
-                f"memory (MiB) {memory}, at most {max(sizes):.0f}",
+                f"memory (MiB): command {_told([own for own, _ in sizes])}, "
+                f"all {_told([together for _, together in sizes])}",
                 flush=True,
             )
 
 
-def _sizes(process: subprocess.Popen[bytes]) -> Iterator[float]:
-    """The resident memory of a process in MiB, until it ends."""
+def _told(sizes: list[float]) -> str:
+    parts = " ".join(f"{sizes[len(sizes) * at // 10]:.0f}" for at in (1, 5, 9))
+    return f"{parts}, at most {max(sizes):.0f}"
+
+
+def _sizes(process: subprocess.Popen[bytes]) -> Iterator[tuple[float, float]]:
+    """The resident memory in MiB of a process, and of it and its descendants, until it ends."""
     page = os.sysconf("SC_PAGE_SIZE")
-    yield 0.0
+    yield 0.0, 0.0
     while process.poll() is None:
-        try:
-            yield int(Path(f"/proc/{process.pid}/statm").read_text().split()[1]) * page / 2**20
-        except (OSError, IndexError):
-            pass  # it is just ending
-        time.sleep(0.05)
+        found = []
+        for pid in processes(process.pid):
+            try:
+                found.append(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * page / 2**20)
+            except (OSError, IndexError):
+                found.append(0.0)  # it is just ending
+        yield found[0], sum(found)
+        time.sleep(0.1)
 
 
 def main() -> None:

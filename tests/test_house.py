@@ -35,7 +35,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "pump": set(),  # who waits; knows nothing of what for
     "backends.local": set(),  # calls that run in this very process
     # What a worker sees and says of itself, and where it arrives; used by backends and engine.
-    "observe": {*BASE, "current", "wire", "observe.monitor"},
+    "observe": {*BASE, "current", "wire", "observe.monitor", "observe.bars"},
     **{
         f"backends.{one}": {
             *(*BASE, "core", "wire", "backends.base", "backends.local", "current", "observe")
@@ -76,7 +76,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "compat": PUBLIC,
     "demos": {*PUBLIC, "share"},  # a public name, too
     "observe.monitor": set(),  # how to look at a pool; also for who looks
-    "cli": {*PUBLIC, "demos", "measure", "observe.monitor"},
+    "observe.bars": set(),  # how to print beside a bar
+    "cli": {*PUBLIC, "demos", "measure", "observe.monitor", "observe.bars"},
     "__main__": {"cli"},
     "": set(),  # loads its names lazily, by their homes' names
 }

@@ -6,10 +6,12 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from lightwork import Pool
 from lightwork.cli import completion
 from lightwork.cli.entry import PARSERS
 from tests.scripts import environment, run_command
@@ -38,7 +40,6 @@ def words(*given: str) -> list[str]:
 
 
 def test_words(here: Path) -> None:
-    assert {"map", "top", "completion"} <= set(words(""))
     assert words("ma") == ["map"]
     assert "--resume" in words("map", "--re")
     assert "--range" in words("map", "--r")
@@ -56,6 +57,14 @@ def test_words(here: Path) -> None:
     assert words("map", "tools.py:check", "") == []  # an item: anything
     assert words("completion", "") == ["bash", "fish", "zsh"]
     assert words("nosuch", "") == []
+    assert {*words("")} >= {"map", "top", "completion", "advise", "bench", "demo", "doctor"}
+    assert words("demo", "prim") == ["primes"]
+    assert "--verify" in words("advise", "--")
+
+
+def test_names_of_pools_that_can_be_looked_at(here: Path) -> None:
+    with Pool("threads", 1, name="thumbnails", monitor=True):
+        assert "thumbnails" in words("top", "thumb")
 
 
 def test_every_option_is_completed() -> None:
@@ -71,9 +80,6 @@ def complete_in_bash(here: Path, line: str) -> list[str]:
         lightwork() {{ {sys.executable} -m lightwork "$@"; }}
         source <(lightwork completion bash)
         COMP_LINE={line!r}; COMP_POINT=${{#COMP_LINE}}
-        read -ra COMP_WORDS <<< "$COMP_LINE"
-        [[ $COMP_LINE == *" " ]] && COMP_WORDS+=("")
-        COMP_CWORD=$(( ${{#COMP_WORDS[@]}} - 1 ))
         _lightwork
         printf '%s\\n' "${{COMPREPLY[@]}}"
     """
@@ -95,17 +101,56 @@ def test_bash(here: Path) -> None:
     assert complete_in_bash(here, "lightwork map --resu") == ["--resume"]
     assert complete_in_bash(here, "lightwork map x:y --lines na") == ["names.txt"]
     assert complete_in_bash(here, "lightwork map tools.p") == ["tools.py"]
-    assert "tools.py:check" in complete_in_bash(here, "lightwork map tools.py:che")
+    # A colon begins a word of its own: what is before it stands.
+    assert complete_in_bash(here, "lightwork map tools.py:che") == ["check", "checked"]
     assert complete_in_bash(here, "lightwork map x:y --kind s") == ["serial"]
 
 
-@pytest.mark.parametrize("shell", ("zsh", "fish"))
-def test_other_shells_take_their_script(shell: str, here: Path) -> None:
-    if shutil.which(shell) is None:
-        pytest.skip(f"{shell} is not installed")
-    (here / "script").write_text(completion.SCRIPTS[shell])
-    ran = run_command([shell, "-n", "script"], cwd=here)
+def complete_in_zsh(here: Path, line: str) -> list[str]:
+    """What zsh is told to offer; its own completion of files is a word here."""
+    script = f"""
+        lightwork() {{ {sys.executable} -m lightwork "$@"; }}
+        compdef() {{ completer=$1 }}
+        _files() {{ print FILES }}
+        compadd() {{ shift; print -l -- "$@" }}
+        source <(lightwork completion zsh)
+        line={line!r}
+        words=(${{=line}})
+        [[ $line == *" " ]] && words+=("")
+        CURRENT=${{#words}}
+        $completer
+    """
+    return offered(["zsh", "-f", "-c", script], here)
+
+
+def complete_in_fish(here: Path, line: str) -> list[str]:
+    """What fish offers."""
+    script = f"""
+        function lightwork; {sys.executable} -m lightwork $argv; end
+        lightwork completion fish | source
+        complete -C {line!r}
+    """
+    return offered(["fish", "--no-config", "-c", script], here)
+
+
+def offered(command: list[str], here: Path) -> list[str]:
+    if shutil.which(command[0]) is None:
+        pytest.skip(f"{command[0]} is not installed")
+    ran = run_command(command, cwd=here, env={"HOME": str(here)})
     assert (ran.status, ran.err) == (0, "")
+    return [word for word in ran.out.splitlines() if word]
+
+
+@pytest.mark.parametrize("complete", (complete_in_zsh, complete_in_fish))
+def test_other_shells(complete: Callable[[Path, str], list[str]], here: Path) -> None:
+    files = complete is complete_in_fish  # they are completed by it, too, and not only named
+    assert complete(here, "lightwork to") == ["top"]
+    assert complete(here, "lightwork map --resu") == ["--resume"]
+    assert complete(here, "lightwork map x:y --lines na") == ["names.txt" if files else "FILES"]
+    assert complete(here, "lightwork map tools.py:chec") == ["tools.py:check", "tools.py:checked"]
+    assert complete(here, "lightwork map x:y --kind s") == ["serial"]
+    assert sorted(complete(here, "lightwork completion ")) == ["bash", "fish", "zsh"]
+    assert complete(here, "lightwork map x:y --workers ") == []
 
 
 def test_scripts_are_printed() -> None:
@@ -119,7 +164,7 @@ def test_scripts_are_printed() -> None:
 
 def examples(command: str) -> list[str]:
     """What ``--help`` shows under its examples."""
-    ran = run_command([sys.executable, "-m", "lightwork", command, "--help"])
+    ran = run_command([sys.executable, "-m", "lightwork", *command.split(), "--help"])
     assert ran.status == 0
     _, _, found = ran.out.partition("examples:\n")
     return [line.strip() for line in found.splitlines() if line.strip()]
@@ -139,6 +184,34 @@ def test_examples_of_map(here: Path) -> None:
         for file in re.findall(r"(?:-o|--failed|--report|--trace) (\S+)", line):
             assert (here / file).exists(), line
     assert (here / "roots.jsonl").read_text().count("\n") == 10_000
+
+
+MORE_TOOLS = """
+def square(x): return x * x
+def fetch(url): return len(url)
+def render(path): return path.upper()
+"""
+
+
+@pytest.mark.parametrize("command", ("advise", "bench", "demo", ""))
+def test_examples_of_others(command: str, here: Path) -> None:
+    (here / "tools.py").write_text(MORE_TOOLS)
+    (here / "urls.txt").write_text("a\nb\n")
+    (here / "scenes.txt").write_text("a\nb\n")
+    found = examples(command)
+    assert found
+    for line in found:
+        if "--plot" in line:
+            pytest.importorskip("matplotlib")
+        ran = run_command([sys.executable, "-m", *line.split()], cwd=here)
+        assert ran.status == 0 or "doctor" in line, (line, ran)  # who may have found something
+        assert ran.out, line
+
+
+def test_all_commands_are_told() -> None:
+    ran = run_command([sys.executable, "-m", "lightwork", "--help"])
+    told = re.findall(r"^  (\w+)  ", ran.out.partition("commands:\n")[2], re.MULTILINE)
+    assert sorted(told) == sorted(PARSERS)
 
 
 def test_examples_of_top_are_understood() -> None:

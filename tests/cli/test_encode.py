@@ -119,6 +119,12 @@ def test_everything_else_is_named(value: Any, message: str) -> None:
         encode(value)
 
 
+def test_everything_else_as_text_if_asked_for() -> None:
+    value = {"a": [1j, {(1, 2): print}], "set": {3}}
+    assert json.loads(encode(value, str)) == {"a": ["1j", {"(1, 2)": str(print)}], "set": [3]}
+    assert json.loads(encode([b"x", "text", object], repr)) == ["eA==", "text", repr(object)]
+
+
 def test_integers_of_any_length() -> None:
     digits = len(encode(math.factorial(5000)))
     assert digits == 16326

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -182,9 +181,7 @@ def test_a_pipe_is_waited_for_only_so_long(pipe: Pipe) -> None:
 
 def test_closing_ends_a_wait(pipe: Pipe) -> None:
     threading.Timer(0.05, pipe.source.close).start()
-    start = time.monotonic()
-    assert pipe.source.get(30.0) is END
-    assert time.monotonic() - start < 10
+    assert pipe.source.get(3600.0) is END
 
 
 def test_a_pipe_is_not_read_far_ahead(pipe: Pipe) -> None:

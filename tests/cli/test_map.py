@@ -30,6 +30,10 @@ class Odd(Exception):
 def double(x):
     return 2 * x
 
+def wait_for(path):
+    while not os.path.exists(path):
+        time.sleep(0.01)
+
 def noisy(x):
     print("working on", x, flush=True)
     return x
@@ -151,7 +155,7 @@ def test_skip(tools: str) -> None:
 def test_raise_ends_an_endless_run(kind: str, tools: str) -> None:
     ran = lightwork(
         "map", f"{tools}:fails_on_odd", "--range", "0:" + "9" * 30, "--on-error", "raise",
-        "--kind", kind, timeout=30,
+        "--kind", kind, timeout=60,
     )  # fmt: skip
     found = results(ran, 1)
     assert found[0] == {"index": 0, "item": 0, "result": 0}
@@ -168,9 +172,7 @@ def test_a_worker_that_dies_costs_its_item_only(tools: str) -> None:
 
 
 def test_time_limits(tools: str) -> None:
-    start = time.monotonic()
-    found = results(lightwork("map", f"{tools}:later", "0", "60", "0.01", "--timeout", "0.5"), 1)
-    assert time.monotonic() - start < 20
+    found = results(lightwork("map", f"{tools}:later", "0", "600", "0.01", "--timeout", "0.5"), 1)
     assert [one.get("result") for one in found] == [0, None, 0.01]
     assert found[1]["error"]["type"] == "lightwork.errors.TaskTimeout"
     assert found[1]["error"]["timeout"] == 0.5
@@ -193,7 +195,7 @@ def test_a_result_that_is_not_json_is_a_failure_of_its_item(kind: str, tools: st
     assert bad["item"] == 1
     assert bad["error"]["type"] == "TypeError"
     assert "the result['object'] is of type object" in bad["error"]["message"]
-    assert bad["error"]["attempts"] == 1  # to try again would give the same
+    assert bad["error"]["attempts"] == 4  # as any failure
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -357,24 +359,24 @@ def test_results_come_while_the_next_item_is_not_there(kind: str, tools: str) ->
             process.stdin.flush()
             line = json.loads(process.stdout.readline())
             assert line == {"index": number, "item": number, "result": 2 * number}
-        out, _ = process.communicate("7\n8\n", timeout=30)
+        out, _ = process.communicate("7\n8\n", timeout=60)
         assert [json.loads(line)["result"] for line in out.splitlines()] == [14, 16]
         assert process.returncode == 0
 
 
-def test_a_slow_item_of_a_pipe_holds_no_other_back(tools: str) -> None:
-    with start(f"{tools}:later", "--jsonl", "-", "--unordered", "--workers", "2") as process:
+def test_a_slow_item_of_a_pipe_holds_no_other_back(tools: str, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    with start(f"{tools}:wait_for", "--lines", "-", "--unordered", "--workers", "2") as process:
         assert process.stdin is not None
         assert process.stdout is not None
-        process.stdin.write("3\n")
+        process.stdin.write(f"{gate}\n")
         process.stdin.flush()
-        begin = time.monotonic()
-        time.sleep(0.3)
-        process.stdin.write("0\n")
+        time.sleep(0.3)  # so that the next one comes by itself
+        process.stdin.write(f"{tmp_path}\n")
         process.stdin.flush()
         assert json.loads(process.stdout.readline())["index"] == 1
-        assert time.monotonic() - begin < 2.5
-        out, _ = process.communicate(timeout=30)
+        gate.touch()
+        out, _ = process.communicate(timeout=60)
         assert json.loads(out)["index"] == 0
 
 
@@ -386,7 +388,7 @@ def test_the_reader_may_go_away(kind: str, tools: str) -> None:
         assert json.loads(process.stdout.readline())["index"] == 0
         process.stdout.close()
         assert process.stderr.read() == ""
-        assert process.wait(timeout=30) == 141
+        assert process.wait(timeout=60) == 141
 
 
 def test_help_into_a_closed_pipe() -> None:

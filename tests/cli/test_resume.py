@@ -23,6 +23,9 @@ def square(x):
     return x * x
 def text(x):
     return len(x)
+def odd(x):
+    square(x)
+    return {"value": 1j if x == 1 else x}
 """
 
 
@@ -64,6 +67,24 @@ def test_resume_runs_what_is_missing(kind: str, here: Path) -> None:
     assert [one["result"] for one in lines(here / "out")] == [n * n for n in range(20)]
     third = lightwork(here, *words, "--quiet")
     assert (third.status, third.err) == (0, "")
+    assert not ran(here)
+
+
+def test_a_result_that_is_not_json_is_tried_again_as_any_failure(here: Path) -> None:
+    words = ["map", "tools.py:odd", "0", "1", "2", "-o", "out", "--resume", "--quiet"]
+    for wanted in ([0, 1, 2], [1]):
+        assert lightwork(here, *words).status == 1
+        assert ran(here) == wanted
+        error = lines(here / "out")[1]["error"]
+        assert error["type"] == "TypeError"
+        assert "the result['value'] is of type complex" in error["message"]
+        assert "--default str" in error["message"]
+    # What had finished is not called into question by the new option.
+    last = lightwork(here, *words, "--default", "str")
+    assert (last.status, last.err) == (0, "")
+    assert ran(here) == [1]
+    assert [one["result"]["value"] for one in lines(here / "out")] == [0, "1j", 2]
+    assert lightwork(here, *words).status == 0
     assert not ran(here)
 
 

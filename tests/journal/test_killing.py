@@ -20,12 +20,16 @@ from tests.scripts import environment, run_command
 
 ITEMS = 2000
 KILLS = 50
+MOST = 150
+"""Bytes of an item's number a line that a run may note before it is killed: some 30 items."""
 
 TOOLS = """
 import os, time
 
 def work(item):
     fd = os.open(os.environ["RAN"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    if os.fstat(fd).st_size >= int(os.environ.get("MOST", 10**9)):
+        time.sleep(600)  # this run has done its share; so there is work for the next one
     os.write(fd, b"%d\\n" % item)
     os.close(fd)
     time.sleep(0.001)
@@ -104,15 +108,15 @@ def test_fifty_kills(
         process = start(
             command("-o", "out.jsonl", "--resume", "--kind", kind),
             cwd=tmp_path,
-            env=environment({"RAN": str(log)}),
+            env=environment({"RAN": str(log), "MOST": str(MOST)}),
         )
         if chance.random() < 0.2:  # while it starts, or takes in what there is
             time.sleep(chance.uniform(0, 0.3))
         else:  # soon after the first item has run
             while not log.exists() and process.poll() is None:
                 time.sleep(0.001)
-            time.sleep(chance.uniform(0, 0.05))
-        assert process.poll() is None, "it had nothing left to do: kill it sooner"
+            time.sleep(chance.uniform(0, 0.03))
+        assert process.poll() is None, "it has ended by itself"
         kill(process)
         assert not ran(log) & handed, "run again, though their results had been handed out"
         lines = whole_lines(out)

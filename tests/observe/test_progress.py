@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from lightwork import MissingExtra, Pool
-from lightwork.observe import progress
+from lightwork.observe import bars, progress
 from tests.scripts import environment, run_script
 
 pytestmark = pytest.mark.leaves("thread tqdm_monitor")  # tqdm keeps one for its bars
@@ -131,6 +131,7 @@ from lightwork import Pool
 
 def noisy(x):
     print(f"line {x}")
+    sys.stdout.reconfigure(line_buffering=True)  # as any stream
     print(f"error {x}", file=sys.stderr)
     return x
 
@@ -180,22 +181,43 @@ def lines_on_screen(shown: str) -> list[str]:
     return lines
 
 
-@pytest.mark.parametrize("command", ("script", "map"))
-def test_prints_do_not_tear_the_bar(command: str, tmp_path: Path) -> None:
-    (tmp_path / "noisy.py").write_text(SCRIPT.partition("with Pool")[0])
-    (tmp_path / "script.py").write_text(SCRIPT)
-    if command == "script":
-        words = [sys.executable, str(tmp_path / "script.py")]
-    else:
-        target = f"{tmp_path / 'noisy.py'}:noisy"
-        out = str(tmp_path / "out")
-        words = [sys.executable, "-m", "lightwork", "map", target, "--range", "0:50", "-o", out]
-    found = lines_on_screen(on_a_terminal(words))
+NOISY = SCRIPT.partition("with Pool")[0]
+LOGGED = SCRIPT.replace('"processes", 2', '"processes", 2, capture="log"').replace(
+    "with Pool", 'logging.basicConfig(level=logging.INFO, format="%(message)s")\nwith Pool'
+)
+
+
+@pytest.mark.parametrize("script", (SCRIPT, "import logging\n" + LOGGED), ids=("prints", "records"))
+def test_nothing_tears_the_bar(script: str, tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(script)
+    found = lines_on_screen(on_a_terminal([sys.executable, str(tmp_path / "script.py")]))
     for n in range(50):
         assert f"line {n}" in found
         assert f"error {n}" in found
-    if command == "script":
-        assert any(line.startswith("bar: 100%") and "50/50" in line for line in found)
+    assert any(line.startswith("bar: 100%") and "50/50" in line for line in found)
+
+
+@pytest.mark.parametrize("kind", ("processes", "threads", "serial"))
+def test_nothing_tears_the_bar_of_the_command(kind: str, tmp_path: Path) -> None:
+    """Not what the function prints, and not the results."""
+    (tmp_path / "noisy.py").write_text(NOISY)
+    target = f"{tmp_path / 'noisy.py'}:noisy"
+    words = [sys.executable, "-m", "lightwork", "map", target, "--range", "0:50", "--kind", kind]
+    shown = on_a_terminal(words)
+    assert "/50 [" in shown
+    found = lines_on_screen(shown)
+    for n in range(50):
+        assert f"line {n}" in found
+        assert f"error {n}" in found
+        assert f'{{"index": {n}, "item": {n}, "result": {n}}}' in found
+
+
+def test_a_line_without_an_end_is_not_lost(capsys: pytest.CaptureFixture[str]) -> None:
+    stream = bars.Above(sys.stdout)
+    print("one\ntwo", end="", file=stream)
+    assert capsys.readouterr().out == "one\n"
+    stream.end()
+    assert capsys.readouterr().out == "two\n"
 
 
 def test_in_ci_there_is_no_bar(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from .output import standard_output
 from .problem import WrongUse, function_failed
 from .words import Parser, add_items, all_items, the_items, whole
 
-__all__ = ["run"]
+__all__ = ["make_parser", "run"]
 
 _WHAT = "Measure a function on some of the items, and say where it would run best, and why."
 
@@ -28,8 +28,8 @@ examples:
 """
 
 
-def run(words: Sequence[str]) -> int:
-    """Run the command; return the exit status."""
+def make_parser() -> Parser:
+    """What the command takes."""
     parser = Parser(
         prog="lightwork advise",
         description=_WHAT,
@@ -41,7 +41,12 @@ def run(words: Sequence[str]) -> int:
     add("--workers", metavar="N", type=whole(1), help="how many workers at most")
     add("--verify", action="store_true", help="run the measured calls on each kind, too")
     add("--json", action="store_true", help="as one JSON object")
-    wanted = parser.parse_intermixed_args(words)
+    return parser
+
+
+def run(words: Sequence[str]) -> int:
+    """Run the command; return the exit status."""
+    wanted = make_parser().parse_intermixed_args(words)
     with closing(the_items(wanted)) as source, standard_output():
         from .target import load
 

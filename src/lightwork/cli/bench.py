@@ -16,7 +16,7 @@ from .output import standard_output
 from .problem import WrongUse, function_failed
 from .words import Parser, add_items, all_items, sizes, the_items, whole
 
-__all__ = ["run"]
+__all__ = ["make_parser", "run"]
 
 _WHAT = "Time a function on all items with each number of workers, and say which to use."
 
@@ -31,8 +31,8 @@ examples:
 """
 
 
-def run(words: Sequence[str]) -> int:
-    """Run the command; return the exit status."""
+def make_parser() -> Parser:
+    """What the command takes."""
     parser = Parser(
         prog="lightwork bench",
         description=_WHAT,
@@ -46,7 +46,12 @@ def run(words: Sequence[str]) -> int:
     add("--plot", metavar="FILE", help="draw it into FILE (.png, .svg, .pdf)")
     add("--json", metavar="FILE", help="write it as JSON to FILE (-: instead of the table)")
     add("--quiet", action="store_true", help="do not tell what is being run")
-    wanted = parser.parse_intermixed_args(words)
+    return parser
+
+
+def run(words: Sequence[str]) -> int:
+    """Run the command; return the exit status."""
+    wanted = make_parser().parse_intermixed_args(words)
     try:
         _look_ahead(wanted)
     except MissingExtra as missing:

@@ -7,12 +7,13 @@ interpreter for each press of the key.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
 import os
 import pkgutil
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 __all__ = ["FILES", "SCRIPTS", "candidates"]
 
@@ -29,24 +30,21 @@ To have it in every shell:
 SCRIPTS = {
     "bash": f"""\
 _lightwork() {{
-    local IFS=$'\\n' found word=${{COMP_WORDS[COMP_CWORD]}}
-    # A colon begins a word of its own in bash; to us module:function is one.
-    if declare -F _get_comp_words_by_ref > /dev/null; then
-        local words cword
-        _get_comp_words_by_ref -n : words cword
-        word=${{words[cword]}}
-        found=$(lightwork completion --words "${{words[@]:1:cword}}" 2> /dev/null)
-    else
-        found=$(lightwork completion --words "${{COMP_WORDS[@]:1:COMP_CWORD}}" 2> /dev/null)
-    fi
+    local line=${{COMP_LINE:0:COMP_POINT}} words word found
+    # Not COMP_WORDS: a colon begins a word of its own there; to us module:function is one.
+    read -a words <<< "$line"
+    [[ $line == *[[:space:]] ]] && words+=("")
+    word=${{words[${{#words[@]}} - 1]}}
+    local IFS=$'\n'
+    found=$(lightwork completion --words "${{words[@]:1}}" 2> /dev/null)
     COMPREPLY=()
     if [[ $found == *{FILES}* ]]; then
         compopt -o filenames 2> /dev/null
         COMPREPLY=($(compgen -f -- "$word"))
     fi
     COMPREPLY+=($(compgen -W "${{found//{FILES}/}}" -- "$word"))
-    if declare -F __ltrim_colon_completions > /dev/null; then
-        __ltrim_colon_completions "$word"
+    if [[ $word == *:* && $COMP_WORDBREAKS == *:* ]]; then
+        COMPREPLY=("${{COMPREPLY[@]#"${{word%"${{word##*:}}"}}"}}")  # what is before it stands
     fi
 }}
 complete -F _lightwork lightwork
@@ -128,9 +126,24 @@ def _values(action: argparse.Action, word: str) -> Iterator[str]:
         yield FILES
     elif action.dest == "kind":
         yield from _matching(word, _KINDS)
+    elif action.metavar == "PID|NAME":
+        yield from _matching(word, _running())
+    elif action.metavar == "NAME" and not action.option_strings:
+        from lightwork.demos import DEMOS
+
+        yield from _matching(word, DEMOS)
 
 
-def _matching(word: str, words: Sequence[str] | Iterator[str] | map[str]) -> Iterator[str]:
+def _running() -> Iterator[str]:
+    """The names of the pools that can be looked at now."""
+    from lightwork.observe.monitor import pools
+
+    with contextlib.suppress(PermissionError):
+        for _, pool in pools():
+            yield str(pool.get("name") or pool.get("pid"))
+
+
+def _matching(word: str, words: Iterable[str]) -> Iterator[str]:
     return (one for one in words if one.startswith(word))
 
 

@@ -13,19 +13,33 @@ from lightwork.demos import DEMOS
 from .problem import WrongUse
 from .words import Parser
 
-__all__ = ["run"]
+__all__ = ["make_parser", "run"]
 
 
-def run(words: Sequence[str]) -> int:
-    """Run the command; return the exit status."""
+_MORE = """\
+examples:
+  lightwork demo
+  lightwork demo factorials
+  lightwork demo factorials --source
+"""
+
+
+def make_parser() -> Parser:
+    """What the command takes."""
     parser = Parser(
         prog="lightwork demo",
         description="Run an example, show its code, or list them all.",
+        epilog=_MORE,
     )
     add = parser.add_argument
     add("name", metavar="NAME", nargs="?", help="of the example; without it, they are listed")
     add("--source", action="store_true", help="show the code instead of running it")
-    wanted = parser.parse_args(words)
+    return parser
+
+
+def run(words: Sequence[str]) -> int:
+    """Run the command; return the exit status."""
+    wanted = make_parser().parse_args(words)
     if wanted.name is None:
         if wanted.source:
             raise WrongUse("--source needs the NAME of an example")

@@ -16,6 +16,24 @@ from .words import Parser, add_items, seconds, the_items, whole
 
 __all__ = ["run"]
 
+_COMMANDS_MORE = """\
+commands:
+  map         call a function on many items, on all CPUs; JSON lines come out
+  top         watch running pools from another terminal
+  advise      measure a function: threads, processes or neither?
+  bench       measure a function with 2, 4, 8, ... workers
+  demo        examples that run as they stand
+  doctor      what there is to work with here, and what is wrong
+  completion  what bash, zsh and fish need to complete all this
+
+`lightwork COMMAND --help` tells more.
+
+examples:
+  lightwork map math:factorial 5 10 20
+  lightwork demo
+  lightwork doctor
+"""
+
 _MAP = """\
 Call a function on every item, on all CPUs, and write one JSON object a line for each:
 {"index": 0, "item": ..., "result": ...}, or with "error" in the place of "result".
@@ -30,8 +48,9 @@ else is text (007, 1.10 and 1e3 are text, too); with --star, each word is JSON.
 
 Results are put into JSON where they are computed. Sets become lists, bytes base64, arrays
 lists, dataclasses objects, paths and dates text, NaN and infinities "NaN", "Infinity" and
-"-Infinity". A result that JSON has no form for is a failure of its item. What the function
-prints goes to standard error while the results go to standard output.
+"-Infinity". A result that JSON has no form for is a failure of its item, unless --default says
+what to make of such parts. What the function prints goes to standard error while the results go
+to standard output.
 
 exit status: 0 all done, 1 some item failed, 2 wrong use (also input that is not JSON),
 130 interrupted, 143 terminated; finished results are kept.
@@ -79,12 +98,12 @@ def _run(argv: Sequence[str] | None) -> int:
         parser = Parser(
             prog="lightwork",
             description="Do many things at once.",
-            epilog="`lightwork COMMAND --help` tells more.",
+            epilog=_COMMANDS_MORE,
         )
         parser.add_argument("--version", action=_Version, nargs=0, help="show the version")
-        known = ", ".join(_COMMANDS)
-        parser.add_argument("command", metavar="COMMAND", help=f"one of: {known}")
+        parser.add_argument("command", metavar="COMMAND", help="see below")
         wanted = parser.parse_args(words[:1])
+        known = ", ".join(_COMMANDS)
         raise WrongUse(f"there is no command {wanted.command!r}; there is: {known}")
     except SystemExit as done:  # --help and --version
         sys.stdout.flush()
@@ -104,7 +123,13 @@ def _map_parser() -> Parser:
     add("--kind", default="auto", help="auto (default), threads, processes or serial")
     add("--workers", metavar="N", type=whole(1), help="how many at once at most")
     add("--timeout", metavar="S", type=seconds, help="end a call that takes longer (seconds)")
-    add("--retries", metavar="N", type=whole(0), default=0, help="try a failed item again")
+    add(
+        "--retries",
+        metavar="N",
+        type=whole(0),
+        default=0,
+        help="try a failed item up to N more times",
+    )
     add("--unordered", action="store_true", help="write results as they finish")
     add(
         "--on-error",
@@ -112,6 +137,11 @@ def _map_parser() -> Parser:
         default="return",
         help="a failed item: `return` writes its error in its place and goes on (default); "
         "`skip` writes nothing for it and goes on; `raise` ends the run",
+    )
+    add(
+        "--default",
+        choices=("str", "repr"),
+        help="make text of parts of results that JSON has no form for, by str() or repr()",
     )
     add("--failed", metavar="FILE", help="write failures there, too; --again takes that file")
     add("--checkpoint", metavar="FILE", help="keep results there, and go on from what is there")
@@ -152,7 +182,7 @@ def _map(words: Sequence[str]) -> int:
         from .run import Run, Wishes
         from .target import load
 
-        job = Job(load(wanted.target), star=wanted.star)
+        job = Job(load(wanted.target), star=wanted.star, default=wanted.default)
         checkpoint = planning.checkpoint(wanted, job, stack)
         pool = _pool(wanted)
         wishes = Wishes(
@@ -246,16 +276,29 @@ def _other(name: str) -> Callable[[Sequence[str]], int]:
     return run
 
 
+def _other_parser(name: str) -> Callable[[], argparse.ArgumentParser]:
+    def make() -> argparse.ArgumentParser:
+        made: argparse.ArgumentParser = importlib.import_module(
+            f"lightwork.cli.{name}"
+        ).make_parser()
+        return made
+
+    return make
+
+
+_OTHERS = ("advise", "bench", "demo", "doctor")
+
 _COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "map": _map,
     "top": _top,
     "completion": _completion,
-    **{name: _other(name) for name in ("advise", "bench", "demo", "doctor")},
+    **{name: _other(name) for name in _OTHERS},
 }
 
 PARSERS: dict[str, Callable[[], argparse.ArgumentParser]] = {
     "map": _map_parser,
     "top": _top_parser,
     "completion": _completion_parser,
+    **{name: _other_parser(name) for name in _OTHERS},
 }
-"""Whose options can be completed."""
+"""What each command takes; completion asks them."""

@@ -43,6 +43,7 @@ class Output:
         self._regular = bool(path) and stat.S_ISREG(os.fstat(descriptor).st_mode)
         self._touched = not self._regular
         self._before = before if self._regular else None
+        self._beside_bar = os.isatty(descriptor)
         self._size = 0  # bytes of whole lines, in a regular file
 
     def write(self, text: str) -> None:
@@ -56,16 +57,25 @@ class Output:
                 return
             self._forget_before()
         self._empty()
-        line = memoryview(data)
         try:
-            while line:
-                line = line[os.write(self._descriptor, line) :]
+            if self._beside_bar:
+                from lightwork.observe.bars import pause_bars
+
+                with pause_bars():
+                    self._write_all(data)
+            else:
+                self._write_all(data)
         except OSError:
             if self._regular:
                 with suppress(OSError):
                     os.ftruncate(self._descriptor, self._size)
             raise
         self._size += len(data)
+
+    def _write_all(self, data: bytes) -> None:
+        line = memoryview(data)
+        while line:
+            line = line[os.write(self._descriptor, line) :]
 
     def _forget_before(self) -> None:
         """From here on the file is ours."""

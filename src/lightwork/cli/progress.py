@@ -27,6 +27,12 @@ class Report:
         self._start = time.monotonic()
         self._lock = threading.Lock()
         self._bar = None if quiet else _bar(total)
+        self._streams: tuple[Any, ...] = ()
+        if self._bar is not None:  # what the function prints in this process must not tear it
+            from lightwork.observe.bars import Above
+
+            self._streams = Above(sys.stdout), Above(sys.stderr)
+            sys.stdout, sys.stderr = self._streams
 
     def success(self) -> None:
         """An item has its result."""
@@ -53,18 +59,20 @@ class Report:
             self._say(text)
 
     def _say(self, text: str) -> None:
-        text = f"lightwork: {text}"
-        if self._bar is not None:
-            self._bar.write(text, file=sys.stderr)
-        else:
-            print(text, file=sys.stderr, flush=True)
+        print(f"lightwork: {text}", file=sys.stderr, flush=True)
 
     def finish(self, workers: str | None) -> None:
         """Close the bar, and show the summary; None: no summary."""
         with self._lock:
             if self._bar is not None:
-                self._bar.close()
+                from lightwork.observe.bars import undisturbed
+
+                with undisturbed():
+                    self._bar.close()
                 self._bar = None
+                sys.stdout, sys.stderr = (stream.real for stream in self._streams)
+                for stream in self._streams:
+                    stream.end()
             if not self._quiet and workers is not None:
                 seconds = time.monotonic() - self._start
                 failed = f", {self.failed:,} failed" if self.failed else ""

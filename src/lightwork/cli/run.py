@@ -264,10 +264,7 @@ class Run:
             over.set()
 
     def _outcome(self, base: int, outcome: Outcome) -> None:
-        at, text, problem, attempt, worker = outcome
-        if problem is not None:
-            self._failed(base + at, text, TypeError(problem), attempt, worker)
-            return
+        at, text = outcome
         self._lines.put(base + at, f'{{"index": {base + at}, {text}}}')
         self._report.success()
 

@@ -162,7 +162,8 @@ def _stack(pid: int) -> list[str]:
         why = (done.stderr.strip().splitlines() or ["it says nothing"])[-1]
         return [f"(py-spy: {why})"]
     lines = [line.strip() for line in done.stdout.splitlines() if line.startswith("    ")]
-    return [line for line in lines if "(lightwork/" not in line][:12]
+    ours = ("(lightwork/", "<module> (<string>:1)")  # the second began the worker
+    return [line for line in lines if not any(one in line for one in ours)][:12]
 
 
 def _time(seconds: float) -> str:

@@ -24,13 +24,14 @@ class Parser(argparse.ArgumentParser):
         )
 
     def error(self, message: str) -> NoReturn:
+        message = message.replace("TARGET, ITEM", "TARGET")  # there need not be an item
         raise WrongUse(f"{message}\n(try `{self.prog} --help`)")
 
 
 def add_items(parser: argparse.ArgumentParser) -> None:
     """TARGET, and where its items come from."""
     add = parser.add_argument
-    add("target", metavar="TARGET", help="the function")
+    add("target", metavar="TARGET", help="the function: module:function, or path/file.py:function")
     add("items", metavar="ITEM", nargs="*", help="an item")
     add("--range", metavar="A:B[:STEP]", help="the whole numbers from A up to, not including, B")
     add("--lines", metavar="FILE", help="each line of FILE is an item, as text (-: stdin)")

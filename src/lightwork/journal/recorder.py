@@ -26,12 +26,19 @@ __all__ = ["Delivery", "Recorder", "take_over"]
 INTERVAL = 0.05
 """Seconds between two commits at least, while more results are on their way."""
 
+FIRST = 0.001
+"""Seconds of the first such pause; each is twice as long as the one before. A map begins with few
+items, and reads more when it has their results: workers would have nothing to do meanwhile."""
+
 SHARE = 10
 """A commit that takes long is followed by a pause this many times as long; so a slow disk costs
 the rest of the program little. The pause ends when there is nothing to wait for."""
 
 LONGEST = 1.0
 """Seconds that such a pause takes at most."""
+
+MANY = 4096
+"""Rows that end a pause: they are worth a commit of their own, and memory while they wait."""
 
 
 class Delivery(NamedTuple):
@@ -53,6 +60,8 @@ class Recorder:
         self.reading = threading.Lock()  # for the database: one at a time
         self._changed = threading.Condition(threading.Lock())
         self._waiting: deque[Delivery] = deque()
+        self._rows = 0  # of those that wait
+        self._pausing = False  # the thread need not be woken for a few rows
         self._expected = 0
         self._users = 0
         self._error: CheckpointError | None = None
@@ -83,9 +92,11 @@ class Recorder:
         with self._changed:
             self._expected -= items
             self._waiting.append(delivery)
+            self._rows += len(delivery.rows)
             if self._thread is None and not self.closed:
                 self._start()
-            self._changed.notify()
+            if not self._pausing or not self._expected or self._rows >= MANY:
+                self._changed.notify()
             alone = self._thread is None
         if alone:
             self.flush()
@@ -100,12 +111,19 @@ class Recorder:
         self._thread = thread
 
     def _work(self) -> None:
-        pause = 0.0
+        pause, least = 0.0, FIRST
         while True:
             with self._changed:
+                if not self._expected:
+                    least = FIRST
                 end = time.monotonic() + pause
-                while not self.closed and self._expected and (left := end - time.monotonic()) > 0:
+                self._pausing = True
+                while not self.closed and self._expected and self._rows < MANY:
+                    left = end - time.monotonic()
+                    if left <= 0:
+                        break
                     self._changed.wait(left)
+                self._pausing = False
                 while not self._waiting and not self.closed:
                     self._changed.wait()
                 if self.closed:
@@ -117,13 +135,14 @@ class Recorder:
                 with self._changed:
                     self._thread = None  # the next who puts starts another
                 raise
-            pause = min(max(INTERVAL, SHARE * (time.monotonic() - begin)), LONGEST)
+            pause = min(max(least, SHARE * (time.monotonic() - begin)), LONGEST)
+            least = min(2 * least, INTERVAL)
 
     def flush(self) -> None:
         """Keep, and hand out, what has arrived until now."""
         with self._writing:
             with self._changed:
-                batch, self._waiting = list(self._waiting), deque()
+                batch, self._waiting, self._rows = list(self._waiting), deque(), 0
             rows = [row for delivery in batch for row in delivery.rows]
             if rows and self._error is None:
                 try:

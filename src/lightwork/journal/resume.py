@@ -29,6 +29,10 @@ __all__ = ["Resumed"]
 _BLOCK = 256
 """Rows that are read at once, and items that are looked up at once while there are rows."""
 
+_MOST_AHEAD = 16_384
+"""Items in the window at most. Each has its digest there, and its result while that is being kept,
+half a kilobyte in all; and more rows than a commit or two takes in need not wait."""
+
 _NOT_THEIR_FAULT = (CancelledError, PoolClosed, PoolBroken, TaskKilled, CheckpointError)
 """Errors that say nothing about the item: it has just not been run."""
 
@@ -58,6 +62,10 @@ class Resumed(Stream):
         self._released = False
 
     # -- items -----------------------------------------------------------------------------------
+
+    def _window(self) -> int:
+        window = super()._window()
+        return window if self._options.buffersize is not None else min(window, _MOST_AHEAD)
 
     def _read(self, calls: int) -> Sequence[Any]:
         if self._row_at(self.seen) is not None and self._options.buffersize is None:

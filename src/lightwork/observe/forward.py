@@ -17,7 +17,8 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
-from typing import Any
+from types import ModuleType
+from typing import Any, NamedTuple
 
 from ..wire.remote import unpack_error
 from .sending import DROPPED, LENGTH, LINE, PLACE, RECORD, WARNING, Wishes
@@ -30,6 +31,30 @@ PAUSE = 0.02
 _PIPE = 1 << 18  # bytes; the kernel's default of 64 KiB is two rounds of a talkative worker
 _READ = 1 << 18
 _PATIENCE = 5.0  # seconds that a user's handler may hold up the end of a pool
+
+
+class _Place(NamedTuple):
+    """Where records come from, with all that they have in common."""
+
+    logger: Any
+    fields: dict[str, Any]
+    logging: ModuleType
+    started: float  # when logging was loaded, as `relativeCreated` counts
+
+
+class _Batch(contextlib.ExitStack):
+    """Messages that were read together. Ends when all were handed over."""
+
+    _looked = False
+
+    def pause_bars(self) -> None:
+        """Take progress bars away until the end: most handlers print."""
+        if not self._looked:
+            self._looked = True
+            if "tqdm" in sys.modules:
+                from .bars import pause_bars
+
+                self.enter_context(pause_bars())
 
 
 class Forwarder:
@@ -93,8 +118,10 @@ class Forwarder:
             import fcntl
 
             fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, _PIPE)
-        places: dict[int, tuple[Any, dict[str, Any]]] = {}
-        pipe = _Pipe(read, lambda message: self._take(worker, places, message), self._closed)
+        places: dict[int, _Place] = {}
+        pipe = _Pipe(
+            read, lambda message, batch: self._take(worker, places, message, batch), self._closed
+        )
         try:
             _reader.add(pipe)
         except OSError:
@@ -117,10 +144,16 @@ class Forwarder:
     # -- messages --------------------------------------------------------------------------------
 
     def _take(
-        self, worker: int, places: dict[int, tuple[Any, dict[str, Any]]], message: tuple[Any, ...]
+        self,
+        worker: int,
+        places: dict[int, _Place],
+        message: tuple[Any, ...],
+        batch: _Batch,
     ) -> None:
         kind = message[0]
         try:
+            if kind != PLACE:
+                batch.pause_bars()
             if kind == RECORD:
                 self._record(places, message)
             elif kind == PLACE:
@@ -141,8 +174,7 @@ class Forwarder:
         except Exception:  # of a user's filter: logging itself would let it pass
             traceback.print_exc()
 
-    def _place(self, worker: int, message: tuple[Any, ...]) -> tuple[Any, dict[str, Any]]:
-        """The logger, and what all records of one place have in common."""
+    def _place(self, worker: int, message: tuple[Any, ...]) -> _Place:
         import logging
 
         _, _, name, level, path, line, function, thread_name, thread, pid = message
@@ -173,22 +205,23 @@ class Forwarder:
             "lightwork_task": None,
             "lightwork_attempt": None,
         }
-        return logging.getLogger(name), fields
+        started = float(logging._startTime)  # type: ignore[attr-defined]
+        if started > 1e12:  # nanoseconds, since Python 3.13
+            started /= 1e9
+        return _Place(logging.getLogger(name), fields, logging, started)
 
     @staticmethod
-    def _record(places: dict[int, tuple[Any, dict[str, Any]]], message: tuple[Any, ...]) -> None:
+    def _record(places: dict[int, _Place], message: tuple[Any, ...]) -> None:
         _, place, created, text, args, where, more = message
-        logger, common = places[place]
+        logger, common, logging, started = places[place]
         if not logger.isEnabledFor(common["levelno"]):
             return
-        import logging
-
         fields = common.copy()
         fields["msg"] = text
         fields["args"] = args
         fields["created"] = created
         fields["msecs"] = created % 1 * 1000 // 1  # whole ones, as logging has them
-        fields["relativeCreated"] = (created - _started(logging)) * 1000
+        fields["relativeCreated"] = (created - started) * 1000
         if where is not None:
             fields["lightwork_task"], fields["lightwork_attempt"] = where[0], where[1]
         if more is not None:
@@ -213,7 +246,7 @@ class Forwarder:
             extra = {"lightwork_worker": worker, "lightwork_task": task}
             logging.getLogger(name).log(level, "%s", text, extra=extra)
             return
-        from .progress import write_line
+        from .bars import write_line
 
         write_line(text, sys.stdout if number == 1 else sys.stderr)
 
@@ -229,16 +262,7 @@ class Forwarder:
         if kind is not None:
             with contextlib.suppress(Exception):
                 category = pickle.loads(kind)
-        from .progress import pause_bars
-
-        with pause_bars():
-            warnings.showwarning(text, category, file, lineno, None, line)
-
-
-def _started(logging: Any) -> float:
-    """When logging was loaded, as ``relativeCreated`` counts (nanoseconds since 3.13)."""
-    started = float(logging._startTime)
-    return started / 1e9 if started > 1e12 else started
+        warnings.showwarning(text, category, file, lineno, None, line)
 
 
 def _make(logging: Any, fields: dict[str, Any]) -> Any:
@@ -259,7 +283,7 @@ class _Pipe:
     def __init__(
         self,
         fd: int,
-        take: Callable[[tuple[Any, ...]], None],
+        take: Callable[[tuple[Any, ...], _Batch], None],
         closed: Callable[[int], object],
     ) -> None:
         self.fd = fd
@@ -274,7 +298,8 @@ class _Pipe:
         if not self._enter():
             return False
         try:
-            return self._read()
+            with _Batch() as batch:
+                return self._read(batch)
         finally:
             self._leave()
 
@@ -289,7 +314,7 @@ class _Pipe:
         self._by = None
         self._lock.release()
 
-    def _read(self) -> bool:
+    def _read(self, batch: _Batch) -> bool:
         if self.fd < 0:
             return False
         try:
@@ -303,18 +328,19 @@ class _Pipe:
             return False
         data = self._rest + data
         at, size = 0, len(data)
+        whole, take = memoryview(data), self._take
         while at + 4 <= size:
             (length,) = LENGTH.unpack_from(data, at)
             end = at + 4 + length
             if end > size:
                 break
             try:
-                message = marshal.loads(memoryview(data)[at + 4 : end])
+                message = marshal.loads(whole[at + 4 : end])
             except (ValueError, EOFError, TypeError):
                 # A task has written into our descriptor: what follows means nothing.
                 self._close()
                 return False
-            self._take(message)
+            take(message, batch)
             at = end
         self._rest = data[at:]
         return True

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from array import array
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,8 @@ _PLACE = "/*the figures*/"
 def write(report: Report, history: History, path: str | os.PathLike[str]) -> None:
     """Write the page. Raises OSError."""
     figures = report.to_dict()
+    # A terminal may not have the letter, a page has.
+    figures["hints"] = [re.sub(r"(?<=\d )us\b", "µs", one) for one in figures["hints"]]
     figures["bars"] = bars(report, history)
     figures["wall"] = history.wall
     figures["function_names"] = history.functions

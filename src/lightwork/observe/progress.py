@@ -1,4 +1,4 @@
-"""Progress bars, by tqdm; and how to print without tearing them."""
+"""Progress bars, by tqdm."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import contextlib
 import operator
 import os
 import sys
-import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from ..errors import MissingExtra
+from .bars import undisturbed
 
-__all__ = ["Bar", "Captured", "Progress", "in_a_notebook", "make_bar", "pause_bars", "write_line"]
+__all__ = ["Bar", "Captured", "Progress", "in_a_notebook", "make_bar"]
 
 
 class Bar(Protocol):
@@ -48,7 +48,8 @@ class Progress:
 
     def close(self) -> None:
         """No more will come."""
-        self._bar.close()
+        with undisturbed():
+            self._bar.close()
 
 
 def make_bar(progress: object, iterables: tuple[Iterable[Any], ...] = ()) -> Progress:
@@ -72,14 +73,16 @@ def make_bar(progress: object, iterables: tuple[Iterable[Any], ...] = ()) -> Pro
     notebook = file is None and in_a_notebook()
     silent = file is None and not notebook
     silent = silent and (bool(os.environ.get("CI")) or not sys.stderr.isatty())
-    bar: Any = _tqdm(notebook)(
-        total=total,
-        desc=progress if isinstance(progress, str) else None,
-        disable=silent,
-        file=file,
-        dynamic_ncols=file is None,
-        smoothing=0.05,
-    )
+    make = _tqdm(notebook)
+    with undisturbed():
+        bar: Any = make(
+            total=total,
+            desc=progress if isinstance(progress, str) else None,
+            disable=silent,
+            file=file,
+            dynamic_ncols=file is None,
+            smoothing=0.05,
+        )
     return Progress(bar, shown=file is None and not silent, counts_failures=True)
 
 
@@ -104,30 +107,7 @@ def in_a_notebook() -> bool:
     return shell is not None and "IPKernelApp" in getattr(shell, "config", ())
 
 
-# -- printing beside bars ------------------------------------------------------------------------
-
-_printing = threading.RLock()
-
-
-@contextlib.contextmanager
-def pause_bars() -> Iterator[None]:
-    """Take the bars away while something is printed, and put them back."""
-    tqdm = sys.modules.get("tqdm")
-    with _printing:
-        if tqdm is None or not getattr(tqdm.tqdm, "_instances", None):
-            yield
-            return
-        with tqdm.tqdm.external_write_mode(file=sys.stderr):
-            yield
-
-
-def write_line(text: str, stream: Any) -> None:
-    """Print a line of a worker's, above the bars if there are any."""
-    if stream is None:
-        return
-    with pause_bars(), contextlib.suppress(OSError, ValueError):  # closed, or nobody reads it
-        stream.write(text + "\n")
-        stream.flush()
+# -- what workers print ---------------------------------------------------------------------------
 
 
 class Captured:

@@ -215,7 +215,7 @@ def make_report(
             for family, (calls, seconds, failed) in history.by_family.items()
         ),
         slowest=slowest,
-        queue=tuple(history.samples),
+        queue=(*history.samples, *_last_sample(history, statistics, now)),
         events=tuple(history.events),
         durations=tuple(
             (10 ** (place / 8) / 1e6, 10 ** ((place + 1) / 8) / 1e6, calls)
@@ -225,6 +225,16 @@ def make_report(
         complete=not history.not_kept,
         _history=history,
     )
+
+
+def _last_sample(history: History, statistics: Statistics, now: float) -> tuple[Sample, ...]:
+    """How it is now. Samples are taken when answers arrive, and not at each of these: the last one
+    may have seen calls that have ended since."""
+    if not history.samples:
+        return ()
+    queued, running = statistics.queued + statistics.delayed, statistics.running
+    at = now if queued or running else max(history.last, history.samples[-1].at)
+    return (Sample(at, queued, running),)
 
 
 def _worker(one: Worker, kind: str, now: float) -> WorkerReport:

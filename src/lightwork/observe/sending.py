@@ -406,6 +406,11 @@ class _Lines(io.TextIOBase):
         if _sender is not None:
             _sender.send((LINE, self._number, line[:_MOST], current._where()))
 
+    def __getattr__(self, name: str) -> Any:
+        if name == "real":  # not there yet
+            raise AttributeError(name)
+        return getattr(self.real, name)  # reconfigure(), and whatever else
+
     def writable(self) -> bool:
         """Yes."""
         return True
