@@ -246,7 +246,7 @@ class Pool(concurrent.futures.Executor):
             from .observe.progress import Captured, make_bar
 
             bar = make_bar(progress, iterables)
-            if bar.shown and shared.kind == "processes":
+            if bar.shown and shared.kind in ("processes", "auto"):
                 run = Captured(run)
         star = len(iterables) > 1
         items = zip(*iterables) if star else iterables[0]
