@@ -10,7 +10,7 @@ When somebody is killed
       may lag behind are corrected by the one who takes over the mutex, from the numbers in the
       ring.
     * in ``get``: the item is out if READ was stored, else it is still the next. A reader notes
-      before *how far* READ will be (its *hand*), so it is known afterwards which it was.
+      before *how far* READ will be (in its *hand*), so it is known afterwards which it was.
     * after ``get``: the item in its hand is lost, and counted in ``Queue.lost``. A process has one
       in its hand from the return of ``get`` until it calls ``get`` again; where ``task_done`` is
       used, all that it took and has not reported.
@@ -27,7 +27,7 @@ from pickle import dumps, loads
 from typing import Any
 
 from ..errors import CannotUnpickle, OwnerDied
-from ..wire.pickling import pack
+from ..wire.pickling import dump_parts, pack
 from . import layout as at
 from .blocks import Block, Shared
 from .closing import Closed
@@ -35,26 +35,30 @@ from .commons import K_QUEUE, Commons
 from .memory import PAGE, Mapping, make_semaphore, open_semaphore, pages, punch
 from .monitor import remaining
 from .mutex import Mutex, Slices, deadline_after, new_mutex, old_mutex
-from .ring import BASE, NEXT, READ, WRITTEN, Entry, Ring, entry_size
+from .ring import BASE, DATA, LENGTH, NEXT, READ, WRITTEN, Entry, Ring, entry_size
 from .threads import slot_of
 
 __all__ = ["Queue", "bury_reader", "free_rings"]
 
 # Words of the extent.
-_HEAD, _TAIL = 0, 1  # codes of rings
-_PUT, _GOT, _MOST, _CLOSED, _REPORTS, _LOST = 2, 3, 4, 5, 6, 7
-_GETTERS, _PUTTERS, _JOINERS = 8, 9, 10  # how many sleep (at least)
-_SPECIAL = 11  # true if it is closed, or has a maximum: there is more to look at
-_GET_BELL, _PUT_BELL = 16, 24
-# Then, for each process: where READ is, or will be, once it has its latest item; how many it took,
-# times two, plus one while it takes one more; how many it has reported.
+# What readers change, what writers change, and what hardly ever changes lie 128 bytes apart, so
+# that one of each at work do not take the cache lines from each other.
+_HEAD, _GOT = 0, 1  # the first ring's code; the number of the latest item that was taken
+_TAIL, _PUT = 16, 17  # the last ring's code; the number of the latest item
+_MOST, _CLOSED, _REPORTS, _LOST = 32, 33, 34, 35
+_GETTERS, _PUTTERS, _JOINERS = 36, 37, 38  # how many sleep (at least)
+_SPECIAL = 39  # true if it is closed, or has a maximum: there is more to look at
+_GET_BELL, _PUT_BELL = 48, 56
+# Then, for each process: two hands, which take turns: where READ is, or will be, once it has its
+# latest item, or the one before; how many it took, or is about to have taken, so that the last bit
+# says which hand; how many it has reported.
 _HANDS_AT = PAGE // 8
-_TAKEN_AT = _HANDS_AT + at.PROCESSES
+_TAKEN_AT = _HANDS_AT + 2 * at.PROCESSES
 _DONE_AT = _TAKEN_AT + at.PROCESSES
 _SIZE = (_DONE_AT + at.PROCESSES) * 8
 
 _ENDLESS = 1 << 62
-_ATOMS = frozenset({int, float, bool, type(None)})
+_ATOMS = frozenset({int, float, str, bool, type(None)})
 _FIRST_RING = 1 << 16
 _MOST_ROOM = 8 << 20
 """Bytes: rings grow up to here; a bigger one is made for a bigger item only."""
@@ -123,14 +127,20 @@ class Queue(Shared):
         OSError: there is no memory.
         """
         buffers: Sequence[memoryview] = ()
-        if type(item) in _ATOMS:
+        kind = type(item)
+        if kind in _ATOMS:
             data = dumps(item, 5)
-            size = 16 + (len(data) + 7 & ~7)
         else:
-            data, parts, _ = pack(item, what="the item")
+            try:
+                data, parts, _ = dump_parts(item) if kind is not bytes else pack(item)
+            except KeyboardInterrupt:
+                raise
+            except BaseException:  # SystemExit in a ``__reduce__``, too
+                data, parts, _ = pack(item, what="the item")
             if parts:
                 buffers = [part.raw() for part in parts]
-            size = entry_size(len(data), buffers)
+        length = len(data)
+        size = entry_size(length, buffers) if buffers else 16 + (length + 7 & ~7)
         words = self._words
         self._writers.acquire()
         try:
@@ -140,9 +150,26 @@ class Queue(Shared):
             if tail.code != words[_TAIL]:
                 tail = self._tail = Ring(self._commons, words[_TAIL])
             number = words[_PUT] + 1
-            if not tail.write(number, data, buffers, size):
-                number = self._write_elsewhere(data, buffers, size)
-            words[_PUT] = number
+            try:
+                # As Ring.write, for a small item in the middle of a ring that is not full.
+                ring = tail.words
+                place = ring[WRITTEN]
+                end = place + size
+                place %= tail.room
+                if end > tail.limit or place + size > tail.room or buffers:
+                    if not tail.write(number, data, buffers, size):
+                        number = self._write_elsewhere(data, buffers, size)
+                else:
+                    place += DATA
+                    ring[place >> 3] = length
+                    ring[(place >> 3) + 1] = number
+                    place += 16
+                    tail.view[place : place + length] = data
+                    ring[WRITTEN] = end
+                words[_PUT] = number
+            except BaseException:  # Ctrl-C, or no memory
+                self._repair_writing()
+                raise
         finally:
             self._writers.release()
         if words[_GETTERS] and not self._get_bell._get_value():
@@ -234,20 +261,38 @@ class Queue(Shared):
         me = self._commons.me
         self._readers.acquire()
         try:
-            words[_HANDS_AT + me] = 0
-            entry = self._head.peek() if self._head.code == words[_HEAD] else None
-            if entry is None:
-                entry = self._next(block, timeout)
-            else:
+            head = self._head
+            ring = head.words
+            read = ring[READ]
+            if read >= head.limit:
+                head.limit = ring[WRITTEN]
+            if read < head.limit and head.code == words[_HEAD]:
+                # As Ring.peek, for a small item in the middle of a ring.
+                place = read % head.room + DATA
+                length = ring[place >> 3]
+                if length <= LENGTH:
+                    number = ring[(place >> 3) + 1]
+                    place += 16
+                    data = head.view[place : place + length].tobytes()
+                    end = read + 16 + (length + 7 & ~7)
+                    buffers: Sequence[bytearray] = ()
+                else:
+                    data, buffers, number, end = head.peek()  # type: ignore[misc]  # there is one
                 self._streaming = True
-            ring = self._head
-            data, buffers, number, end = entry
-            taken = words[_TAKEN_AT + me]
-            words[_HANDS_AT + me] = ring.base + end
-            words[_TAKEN_AT + me] = taken | 1
-            ring.words[READ] = end
-            words[_TAKEN_AT + me] = taken + 2
-            words[_GOT] = number
+            else:
+                words[_HANDS_AT + 2 * me + (words[_TAKEN_AT + me] & 1)] = 0
+                data, buffers, number, end = self._next(block, timeout)
+                head = self._head
+                ring = head.words
+            try:
+                taken = words[_TAKEN_AT + me] + 1
+                words[_HANDS_AT + 2 * me + (taken & 1)] = head.base + end
+                words[_TAKEN_AT + me] = taken
+                ring[READ] = end
+                words[_GOT] = number
+            except BaseException:  # Ctrl-C
+                self._repair_reading()
+                raise
         finally:
             self._readers.release()
         if words[_PUTTERS] and not self._put_bell._get_value():
@@ -440,9 +485,10 @@ class Queue(Shared):
         self._head = Ring(self._commons, words[_HEAD])
         now = self._head.words[BASE] + self._head.words[READ]
         for process in range(self._commons.header[at.H_PROCESSES]):
-            words[_TAKEN_AT + process] = 2 * _taken(words, process, now)
-            if words[_HANDS_AT + process] > now:
-                words[_HANDS_AT + process] = 0
+            taken = _taken(words, process, now)
+            if taken != words[_TAKEN_AT + process]:
+                _let_go(words, process)
+                words[_TAKEN_AT + process] = taken
         numbers = self._head.numbers()
         words[_GOT] = numbers[0] - 1 if numbers else max(words[_GOT], self._last_put())
 
@@ -464,7 +510,19 @@ class Queue(Shared):
 def _taken(words: memoryview, process: int, now: int) -> int:
     """How many items a process took; `now`: where READ is, seen before."""
     taken: int = words[_TAKEN_AT + process]
-    return (taken >> 1) + (taken & 1 and words[_HANDS_AT + process] <= now)
+    return taken - (_hand(words, process) > now)
+
+
+def _hand(words: memoryview, process: int) -> int:
+    """Where READ is once a process has its latest item; 0 if it has none in its hand."""
+    hand: int = words[_HANDS_AT + 2 * process + (words[_TAKEN_AT + process] & 1)]
+    return hand
+
+
+def _let_go(words: memoryview, process: int) -> None:
+    """A process has nothing in its hands."""
+    first = _HANDS_AT + 2 * process
+    words[first] = words[first + 1] = 0
 
 
 def bury_reader(commons: Commons, index: int, process: int, dead: list[int]) -> bool:
@@ -474,7 +532,7 @@ def bury_reader(commons: Commons, index: int, process: int, dead: list[int]) -> 
     words = extent.view.cast("Q")
     head = Ring(commons, words[_HEAD])
     now = head.words[BASE] + head.words[READ]  # before the look at the hand: it only grows
-    hand = words[_HANDS_AT + process]
+    hand = _hand(words, process)
     taken, done = _taken(words, process, now), words[_DONE_AT + process]
     if words[_REPORTS]:
         words[_LOST] += max(taken - done, 0)
@@ -484,8 +542,8 @@ def bury_reader(commons: Commons, index: int, process: int, dead: list[int]) -> 
         words[_DONE_AT + process] = taken
         for slot in commons.parked(index):
             commons.ring(slot)
-    words[_TAKEN_AT + process] = 2 * taken
-    words[_HANDS_AT + process] = 0
+    _let_go(words, process)
+    words[_TAKEN_AT + process] = taken
     # Sleepers that died would be counted for ever; the living say again that they sleep.
     words[_GETTERS] = words[_PUTTERS] = 0
     return True
