@@ -38,7 +38,7 @@ from . import layout as at
 from .living import is_alive, milliseconds, start_time
 from .memory import Mapping, open_semaphore, pages, punch
 
-__all__ = ["Commons", "attached", "find", "home"]
+__all__ = ["Commons", "at_work", "attached", "find", "home"]
 
 _PERIOD = 50  # milliseconds between two sweeps, whoever does them
 _FORK_PATIENCE = 60_000  # milliseconds until a reserved entry without a child is free
@@ -528,6 +528,12 @@ def _attach(fd: int) -> Commons:
 
 _at_work = True
 """False when the interpreter is about to end; what is left is cleared up as after a death."""
+
+
+def at_work() -> bool:
+    """Whether this process goes on: if not, others clear up after it, and nothing is cleared up
+    here."""
+    return _at_work
 
 
 def _leave() -> None:
