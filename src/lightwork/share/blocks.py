@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 
 from . import flights
 from . import layout as at
-from .commons import Commons, find, home
+from .commons import Commons
+from .families import find, home
 from .living import milliseconds
 from .memory import PAGE, Mapping, pages
 

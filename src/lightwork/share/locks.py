@@ -9,7 +9,8 @@ from ..errors import OwnerDied
 from . import layout as at
 from . import wills
 from .blocks import Block, Shared
-from .commons import K_MUTEX, at_work
+from .kinds import K_MUTEX
+from .living import at_work
 from .mutex import Mutex
 from .threads import slot_of
 

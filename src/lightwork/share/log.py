@@ -31,7 +31,8 @@ from ..errors import OwnerDied
 from ..wire.pickling import dump_bytes, unpack
 from . import layout as at
 from .blocks import Block, Shared
-from .commons import K_LOG, K_MUTEX, Commons
+from .commons import Commons
+from .kinds import K_LOG, K_MUTEX
 from .locks import RLock
 from .memory import PAGE, LocalSemaphore, Mapping, punch
 from .mutex import Mutex

@@ -42,7 +42,7 @@ from collections.abc import Callable
 from . import deadlock, held
 from . import layout as at
 from .blocks import Block
-from .commons import K_MUTEX
+from .kinds import K_MUTEX
 from .memory import make_semaphore, open_semaphore
 from .threads import Slot, slot_of
 

@@ -17,7 +17,7 @@ import threading
 from collections.abc import Callable
 
 from . import held
-from .commons import at_work
+from .living import at_work
 from .memory import LocalSemaphore
 
 __all__ = ["make", "nobody"]
