@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightwork.measure.climb import GROW, Climb, Start
+from lightwork.measure.climb import Climb
 
 
 def search(climb: Climb, limit: float, wall: float = 0.1) -> list[int]:
@@ -52,33 +52,3 @@ def test_ends_whatever_it_sees(rates: list[float], most: int) -> None:
     for rate in rates:
         assert 1 <= climb.seen(rate, 1e6) <= most
     assert climb.steady
-
-
-@given(st.lists(st.floats(1e-4, 1.0), min_size=1, max_size=30), st.integers(1, 64))
-def test_while_the_first_call_waits_their_number_grows_with_it(
-    steps: list[float], most: int
-) -> None:
-    start, wall, before = Start(most), 0.0, 1
-    for step in steps:
-        wall += step
-        level = start.seen(wall, 0.0)
-        assert before <= level <= most
-        assert level == max(1, min(int(wall / GROW), most))
-        before = level
-    assert not start.misled(0.0)
-
-
-def test_when_the_first_call_computes_no_more_begin() -> None:
-    start = Start(32)
-    assert start.seen(0.05, 0.001) == 5
-    assert start.seen(0.1, 0.05) == 5
-    assert not start.full
-    assert start.waited == 0.05
-    assert not start.misled(0.02)  # it waits for most of its time all the same
-    assert start.misled(0.05)  # as one that fetches, and then parses
-
-
-def test_alone_the_first_call_was_not_misled() -> None:
-    start = Start(32)
-    assert start.seen(0.011, 0.0) == 1
-    assert not start.misled(10.0)  # nobody was beside it: its figures are right

@@ -11,7 +11,7 @@ from lightwork import Pool, PoolClosed
 from lightwork.measure.model import Figures, Machine, Verdict
 from lightwork.measure.probe import Heart
 from lightwork.options import TaskOptions
-from lightwork.route import AGAIN, SOON, Held, Route
+from lightwork.route import AGAIN, SOON, Route
 
 from .work import bump, nap
 
@@ -48,46 +48,6 @@ def test_waiting_begins_with_some_threads_and_may_have_many() -> None:
     assert route.level == 32
     assert route.climb is not None
     assert settled("threads", RELEASES)[0].climb is None
-
-
-GOES_ON = Figures(0, 0.025, 0.01, 0.01)
-"""Of a first call that has not ended."""
-
-
-def test_while_the_first_call_waits_more_begin_one_after_the_other() -> None:
-    route, _ = settled("threads", GOES_ON)
-    assert (route.level, route.workers) == (2, 32)
-    assert route.climb is None
-    route.grow()
-    assert route.level == 2  # nobody runs
-    assert not route.settle(Verdict("threads", 2, "because", ()), WAITS, MACHINE, 0.1)
-    assert (route.level, route.workers) == (32, 32)
-    assert route.start is None
-    assert route.climb is not None
-
-
-def test_computing_has_threads_to_spare_where_the_gil_allows_it() -> None:
-    assert settled("threads", RELEASES)[0].level == 4
-    route = Route(TaskOptions(), lambda _: None)
-    assert route.settle(Verdict("threads", 1, "because", ()), COMPUTES, MACHINE, 0.0)
-    assert (route.place, route.level) == ("cores", 1)
-    few = Machine(cpus=2, most_threads=3, most_processes=3)
-    assert route.settle(Verdict("threads", 2, "because", ()), RELEASES, few, 0.0) is False
-    route = Route(TaskOptions(), lambda _: None)
-    assert route.settle(Verdict("threads", 2, "because", ()), RELEASES, few, 0.0)
-    assert route.level == 3  # as many as it may have
-
-
-def test_of_short_calls_in_threads_some_are_measured() -> None:
-    route, _ = settled("threads", Figures(9, 5e-6, 1.0, 1.0))
-    kinds = []
-    for at in range(32):
-        held = Held(None, bump, ((at,),), True, {}, at, None)
-        kinds.append(type(route.local(held)).__name__)
-        route.submitted += 1
-    assert kinds.count("WatchedCall") == 2
-    route, _ = settled("threads", WAITS)
-    assert type(route.local(held)).__name__ == "WatchedCall"
 
 
 def test_waiting_that_begins_to_compute_is_measured_anew() -> None:

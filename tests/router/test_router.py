@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -16,10 +15,10 @@ from typing import Any
 
 import pytest
 
-from lightwork import Failure, Pool, wait
+from lightwork import Failure, Pool
 from lightwork.decision import Decision
 
-from .work import bump, digest, fail_on_three, nap, nap_and_spin, roll, spin, where
+from .work import bump, digest, fail_on_three, nap, roll, spin, where
 
 
 def last(pool: Pool) -> Decision:
@@ -44,41 +43,6 @@ def test_computing_goes_to_processes() -> None:
     if decided.kind == "processes":  # with one CPU there is nothing to gain
         assert len(set(found)) > 1
         assert "computes in Python" in decided.why
-
-
-def test_what_waits_first_and_then_computes_goes_to_processes() -> None:
-    """As a page that is fetched and parsed; while the first call waits, it looks like a sleeper."""
-    with Pool() as pool:
-        found = list(pool.map(nap_and_spin, [0.03] * 30))
-        decided = last(pool)
-    if os.cpu_count() != 1:
-        assert decided.kind == "processes"
-        assert len(set(found)) > 1
-
-
-def test_a_first_call_that_goes_on_holds_up_no_workers() -> None:
-    """And the switch interval is as it was, however the pool ends."""
-    before = sys.getswitchinterval()
-    with Pool() as pool:
-        assert len(list(pool.map(spin, [0.3] * 4))) == 4
-    assert sys.getswitchinterval() == before
-    with Pool() as pool:
-        futures = [pool.submit(spin, 1.0) for _ in range(3)]
-        wait(futures, timeout=0.2)
-        pool.kill_workers()
-    assert sys.getswitchinterval() == before
-
-
-def test_chunks_are_long_as_soon_as_it_is_decided() -> None:
-    """Not thousands of chunks of one call, sent before the engine knows how long calls take."""
-    with Pool() as pool:
-        results = pool.map(bump, range(200_000))
-        assert next(results) == 1
-        assert list(results) == list(range(2, 200_001))
-        router = pool._shared.router
-        assert router is not None
-        tasks = sum(engine._scheduler.new_task() for engine in router.places)
-    assert tasks < 2000
 
 
 def test_tiny_work_is_run_in_place() -> None:

@@ -23,12 +23,6 @@ def nap(seconds: float) -> int:
     return os.getpid()
 
 
-def nap_and_spin(seconds: float) -> int:
-    """Wait for so long, then compute for as long; return the process that did."""
-    nap(seconds)
-    return spin(seconds)
-
-
 def digest(data: bytes) -> str:
     """Compute without the GIL."""
     return hashlib.sha256(data).hexdigest()
