@@ -340,7 +340,12 @@ def make_array() -> Any:
 
 
 def lock_both(first: Any, second: Any, barrier: Any) -> str:
-    with first:
+    with _block(first):
         barrier.wait(LONG)
-        with second:
+        with _block(second):
             return "both"
+
+
+def _block(it: Any) -> Any:
+    """What keeps others out of it."""
+    return it.locked() if isinstance(it, share.List | share.Dict) else _owned(it)

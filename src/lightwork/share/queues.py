@@ -85,7 +85,7 @@ class Queue(Shared):
 
     ``put`` pickles the item at once, in the calling thread, so what cannot be pickled raises
     CannotPickle there, and there is no feeder thread whose work could be lost at an exit. Small
-    items cost 2 to 3 us on either side; arrays are copied once in and once out.
+    items cost 1 to 2 us on either side; arrays are copied once in and once out.
 
     ``close`` ends it: nothing can be put any more, and when all is taken, ``get`` raises `Closed`
     in all readers, and iteration ends. A reader that dies loses at most the item in its hand;
