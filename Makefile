@@ -24,7 +24,7 @@ help:
 	@echo "make test    the tests, on this Python and on those of $(OTHERS) that are there"
 	@echo "make lint    ruff and mypy --strict"
 	@echo "make bench   against the peers, measured in one run"
-	@echo "make soak    robustness, for MINUTES=$(MINUTES)"
+	@echo "make soak    robustness, for MINUTES=$(MINUTES) each, and a death at every step of sharing"
 	@echo "make docs    the examples of the documentation run, and its links lead somewhere"
 	@echo "make figures measure the tables and plots of docs/threads-or-processes.md (some minutes)"
 	@echo "make clean   remove what the other targets made"
@@ -72,6 +72,7 @@ bench:
 soak: venv
 	$(PY) benchmarks/soak.py --minutes $(MINUTES)
 	$(PY) benchmarks/soak_share.py --minutes $(MINUTES)
+	$(PY) -m pytest -m soak $(PYTEST_ARGS)
 
 docs: venv
 	$(PY) -m pytest -q tests/test_docs.py

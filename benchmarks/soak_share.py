@@ -30,7 +30,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from lightwork import DeadlockError, OwnerDied, Pool, WorkerCrashed, share
-from lightwork.share.commons import home
+from lightwork.share.families import home
 
 WORKERS = 5
 PATIENCE = 60.0

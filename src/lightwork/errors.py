@@ -140,7 +140,7 @@ class RemoteError(LightworkError):
 
 
 class OwnerDied(LightworkError):
-    """The process that held a shared lock died; what the lock guards may be half changed.
+    """The process or thread that held a shared lock died; what it guards may be half changed.
 
     Raised by ``acquire()``: the lock is yours, so nobody else is in. Repair what it guards, or
     decide that nothing has to be repaired; then go on as if ``acquire()`` had returned, and release

@@ -60,6 +60,19 @@ def test_across_a_thread_and_a_process() -> None:
     assert sorted(type(one).__name__ for one in found) == ["DeadlockError", "str"]
 
 
+@pytest.mark.parametrize("kind", ["RLock", "Condition", "Value", "List", "Dict"])
+def test_whatever_has_a_lock(kind: str) -> None:
+    """Also one inside of something: a condition's, a value's, and the block of a container."""
+    lock, other, barrier = share.Lock(), getattr(share, kind)(), share.Barrier(2)
+    with Pool("processes", 2) as pool:
+        tasks = [
+            pool.submit(lock_both, lock, other, barrier),
+            pool.submit(lock_both, other, lock, barrier),
+        ]
+        found = [_outcome(one) for one in tasks]
+    assert sorted(type(one).__name__ for one in found) == ["DeadlockError", "str"]
+
+
 def test_a_lock_taken_twice() -> None:
     lock = share.Lock("mine")
     with lock, pytest.raises(DeadlockError, match="which it holds itself"):

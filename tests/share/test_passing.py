@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from lightwork import CannotUnpickle, Pool, Retry, WorkerCrashed, share
-from lightwork.share.commons import home
+from lightwork.share.families import home
 from tests.scripts import environment, run_script
 from tests.share.tasks import LONG, make, make_array, same
 

@@ -363,3 +363,31 @@ def test_from_many_threads() -> None:
     for thread in threads:
         thread.join()
     assert errors == []
+
+
+class _Nosy:
+    """Pickles something itself, while it is pickled."""
+
+    def __reduce__(self) -> Any:
+        return list, (pack([1, [2]]).data,)
+
+
+def test_a_pickler_is_used_again_and_remembers_nothing() -> None:
+    shared = [1, 2]
+    big = np.zeros(OUT_OF_BAND, np.uint8)
+    cases = [
+        ([shared, shared], True, 0),
+        ([shared, big], False, 1),
+        ([pickle.PickleBuffer(bytes(OUT_OF_BAND))], True, 1),
+        ([shared, decimal.Decimal(1)], False, 0),
+        ([shared, _Nosy()], False, 0),
+        ([shared] * 3000, True, 0),
+    ]
+    for obj, plain, count in cases * 2:
+        packed = pack(obj)
+        assert packed.plain is plain
+        assert len(packed.buffers) == count
+        alone = pickle.dumps(obj, 5, buffer_callback=lambda _: None)
+        assert packed.data == alone
+        with pytest.raises(CannotPickle):
+            pack([obj, BadReduce("raise")])

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from ..errors import MissingExtra
 from . import layout as at
 from .blocks import Block, Reference
-from .commons import K_ARRAY
+from .kinds import K_ARRAY
 from .memory import Mapping
 
 try:

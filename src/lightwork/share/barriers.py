@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from . import layout as at
-from .commons import K_BARRIER
+from .kinds import K_BARRIER
 from .monitor import Monitor
 from .mutex import Slices, deadline_after
 from .threads import Slot, slot_of

@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 
 from . import flights
 from . import layout as at
-from .commons import Commons, find, home
+from .commons import Commons
+from .families import find, home
 from .living import milliseconds
 from .memory import PAGE, Mapping, pages
 
@@ -125,15 +126,23 @@ class Block:
     @property
     def name(self) -> str:
         """The name that the user gave it, shortened."""
-        begin = self.index * at.R_WORDS * 8 + at.R_NAME * 8
-        raw = bytes(self.commons.record_bytes[begin : begin + at.R_NAME_BYTES])
-        return raw.rstrip(b"\0").decode(errors="replace")
+        return self.text(at.R_NAME, at.R_NAME_BYTES)
 
     @name.setter
     def name(self, name: str) -> None:
-        begin = self.index * at.R_WORDS * 8 + at.R_NAME * 8
-        raw = name.encode()[: at.R_NAME_BYTES].ljust(at.R_NAME_BYTES, b"\0")
-        self.commons.record_bytes[begin : begin + at.R_NAME_BYTES] = raw
+        self.set_text(at.R_NAME, at.R_NAME_BYTES, name)
+
+    def text(self, word: int, size: int) -> str:
+        """A text of `size` bytes at most in the record."""
+        begin = (self.index * at.R_WORDS + word) * 8
+        raw = bytes(self.commons.record_bytes[begin : begin + size])
+        return raw.rstrip(b"\0").decode(errors="replace")
+
+    def set_text(self, word: int, size: int, text: str) -> None:
+        """Store it, shortened."""
+        begin = (self.index * at.R_WORDS + word) * 8
+        raw = text.encode(errors="replace")[:size].ljust(size, b"\0")
+        self.commons.record_bytes[begin : begin + size] = raw
 
     def reference(self) -> Reference:
         """A reference with a ticket, for one pickle."""

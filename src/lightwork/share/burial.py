@@ -99,6 +99,7 @@ def bury_mutex(commons: Commons, index: int, process: int, dead: list[int]) -> b
     # All the dead at this mutex are settled by this: one of them had it. First the shared
     # semaphore, then the local ones: killed in between, the next burial finds it accounted for.
     if began:
+        cells[at.R_LEFT_PID] = 0
         cells[at.R_DEAD] = 1
     else:
         semaphore.release()

@@ -26,38 +26,22 @@ from __future__ import annotations
 
 import collections
 import fcntl
-import importlib
 import os
 import threading
-from collections.abc import Callable
 from typing import Any, Self
 
 from ..wire import family
-from . import flights
+from . import flights, kinds
 from . import layout as at
-from .living import is_alive, milliseconds, start_time
+from .living import at_work, is_alive, milliseconds, start_time
 from .memory import Mapping, open_semaphore, pages, punch
 
-__all__ = ["Commons", "attached", "find", "home"]
+__all__ = ["Commons"]
 
 _PERIOD = 50  # milliseconds between two sweeps, whoever does them
 _FORK_PATIENCE = 60_000  # milliseconds until a reserved entry without a child is free
 IN_FLIGHT = 3_600_000
 """Milliseconds that an object which nobody uses waits for a pickle of it to be opened."""
-
-_DEATHS = {
-    # Which function clears up after a death, for objects of which kind; see `sweep`.
-    1: ("lightwork.share.burial", "bury_mutex"),
-    2: ("lightwork.share.semaphores", "bury_permits"),
-    3: ("lightwork.share.queues", "bury_reader"),
-}
-_ENDS = {
-    # What else is given back when an object of that kind is freed.
-    3: ("lightwork.share.queues", "free_rings"),
-    10: ("lightwork.share.log", "free_log"),
-}
-K_MUTEX, K_SEMAPHORE, K_QUEUE, K_CONDITION, K_EVENT, K_BARRIER = 1, 2, 3, 4, 5, 6
-K_VALUE, K_COUNTER, K_ARRAY, K_LOG, K_END = 7, 8, 9, 10, 11
 
 
 class Commons:
@@ -294,7 +278,7 @@ class Commons:
     def drop(self, index: int) -> None:
         """An object of this process's is gone. From finalizers: never waits."""
         self.dropped.append(index)
-        if _at_work and self.pid == os.getpid() and self.try_lock():
+        if at_work() and self.pid == os.getpid() and self.try_lock():
             try:
                 self._let_go()
             finally:
@@ -337,7 +321,7 @@ class Commons:
     def _free(self, index: int) -> None:
         begin = index * at.R_WORDS
         extent, size = self.records[begin + at.R_EXTENT], self.records[begin + at.R_SIZE]
-        end = _function(_ENDS, self.records[begin + at.R_KIND])
+        end = kinds.at_end(self.records[begin + at.R_KIND])
         if end is not None:
             end(self, index)
         self.states[index] = 0
@@ -390,7 +374,7 @@ class Commons:
             if not self.states[index]:
                 marks[index] = at.M_NONE
                 continue
-            bury = _function(_DEATHS, self.records[index * at.R_WORDS + at.R_KIND])
+            bury = kinds.at_death(self.records[index * at.R_WORDS + at.R_KIND])
             if bury is not None and not bury(self, index, number, dead):
                 open_cases = True
                 continue
@@ -448,7 +432,7 @@ class Commons:
         self.threads[begin + at.T_PARKED] = 0
         self.threads[begin + at.T_WAITS] = 0
         kind = self.records[(place - 1) * at.R_WORDS + at.R_KIND] if place else 0
-        if rung and kind in (K_CONDITION, K_SEMAPHORE):  # the others look by themselves
+        if rung and kind in (kinds.K_CONDITION, kinds.K_SEMAPHORE):  # the others look by themselves
             for other in self.parked(place - 1)[:1]:
                 self.ring(other)
 
@@ -462,105 +446,3 @@ def _nonzero(marks: memoryview) -> list[int]:
         if part != zeros[: len(part)]:
             found += [start + offset for offset, mark in enumerate(part) if mark]
     return found
-
-
-def _function(table: dict[int, tuple[str, str]], kind: int) -> Callable[..., Any] | None:
-    """What a table has for a kind of object."""
-    if kind not in table:
-        return None
-    module, name = table[kind]
-    function: Callable[..., Any] = getattr(importlib.import_module(module), name)
-    return function
-
-
-# -- the families that this process takes part in ----------------------------------------------
-
-attached: dict[int, Commons] = {}
-"""By their numbers. Usually one: the own. Another comes with an object of another program's."""
-
-_attaching = threading.Lock()
-
-
-def home() -> Commons:
-    """The commons of this process's own family."""
-    return _attach(family.home())
-
-
-def find(number: int, where: tuple[tuple[int, int], ...]) -> Commons:
-    """The commons of the family `number`.
-
-    Args:
-        where: processes, and descriptors of theirs for the family's file, of which one at least
-            is still there.
-
-    Raises ReferenceError: no process that has it can be found any more.
-    """
-    known = attached.get(number)
-    if known is not None:
-        return known
-    for pid, fd in ((os.getpid(), family.home()) if family.has_home() else (0, 0), *where):
-        try:
-            opened = os.open(f"/proc/{pid}/fd/{fd}", os.O_RDWR | os.O_CLOEXEC)
-        except OSError:
-            continue
-        head = family.read_head(opened)
-        if head is None or head[0] != number:
-            os.close(opened)
-            continue
-        if family.adopt(opened):
-            return _attach(family.home())
-        return _attach(os.open(f"/proc/{pid}/fd/{fd}", os.O_RDWR | os.O_CLOEXEC))
-    raise ReferenceError(
-        "a shared object cannot be reached: the process that sent it is gone, and this one is "
-        "no worker of its program"
-    )
-
-
-def _attach(fd: int) -> Commons:
-    head = family.read_head(fd)
-    if head is None:
-        raise OSError("this descriptor is not that of a family's shared memory")
-    with _attaching:
-        if head[0] not in attached:
-            attached[head[0]] = Commons(fd)
-        return attached[head[0]]
-
-
-_at_work = True
-"""False when the interpreter is about to end; what is left is cleared up as after a death."""
-
-
-def _leave() -> None:
-    global _at_work
-    _at_work = False
-    for commons in attached.values():
-        commons.leave()
-
-
-def _before_fork() -> None:
-    _attaching.acquire()
-    for commons in attached.values():
-        commons.before_fork()
-
-
-def _after_fork_in_parent() -> None:
-    for commons in attached.values():
-        commons.after_fork_in_parent()
-    _attaching.release()
-
-
-def _after_fork_in_child() -> None:
-    global _attaching
-    if _leave not in family.leavers:
-        family.leavers.append(_leave)
-    _attaching = threading.Lock()
-    for commons in attached.values():
-        commons.after_fork_in_child()
-
-
-os.register_at_fork(
-    before=_before_fork,
-    after_in_parent=_after_fork_in_parent,
-    after_in_child=_after_fork_in_child,
-)
-family.leavers.append(_leave)

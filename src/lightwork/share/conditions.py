@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from . import layout as at
 from .blocks import Block, Shared
-from .commons import K_CONDITION
+from .kinds import K_CONDITION
 from .locks import Lock, RLock
 from .mutex import Slices, deadline_after
 from .threads import slot_of

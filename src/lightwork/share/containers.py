@@ -86,7 +86,8 @@ class List(Logged):
         return self.copy() + list(other)
 
     def __repr__(self) -> str:
-        return f"share.List({self.copy()!r})"
+        seen = self._glance(list)
+        return f"share.List({'...' if seen is None else [thaw(one) for one in seen]})"
 
     # -- changing --------------------------------------------------------------------------------
 
@@ -290,7 +291,10 @@ class Dict(Logged):
         return {**self.copy(), **other}
 
     def __repr__(self) -> str:
-        return f"share.Dict({self.copy()!r})"
+        seen = self._glance(dict)
+        if seen is None:
+            return "share.Dict(...)"
+        return f"share.Dict({ {key: thaw(value) for key, value in seen.items()} })"
 
     # -- changing --------------------------------------------------------------------------------
 

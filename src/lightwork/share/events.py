@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from . import layout as at
-from .commons import K_EVENT
+from .kinds import K_EVENT
 from .monitor import Monitor
 
 __all__ = ["Event"]

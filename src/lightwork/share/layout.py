@@ -56,8 +56,10 @@ R_CHILDREN, R_MOST_CHILDREN = 7, 3
 R_FIRST, R_OPENED, R_OPENED_TOO, R_STRAY = 10, 11, 12, 13  # pickles on their way: see flights.py
 R_SEM = 14
 R_VERSION, R_DEAD, R_NOTED, R_NOTED_AT, R_FACE = 18, 19, 20, 21, 22  # a mutex's
+# Which process left it behind, and lives on (else 0); the name of its thread that ended, if any.
+R_LEFT_PID, R_LEFT_BY, R_LEFT_BY_BYTES = 23, 24, 32
 FACES = ("", "Lock", "RLock")  # R_FACE: what the user knows it as
-R_OWN, R_OWN_WORDS = 14, 14  # what the object keeps here (a mutex: the five words above)
+R_OWN, R_OWN_WORDS = 14, 14  # what the object keeps here (a mutex: the words above)
 R_NAME, R_NAME_BYTES = 28, 32
 R_WORDS = 32
 

@@ -1,11 +1,11 @@
-"""Is that process still alive, and the same one?"""
+"""Is that process still alive, and the same one? And does this one go on?"""
 
 from __future__ import annotations
 
 import os
 import time
 
-__all__ = ["is_alive", "milliseconds", "start_time"]
+__all__ = ["at_work", "end", "is_alive", "milliseconds", "start_time"]
 
 
 def _fields(pid: int) -> list[bytes] | None:
@@ -50,3 +50,17 @@ def is_alive(pid: int, started: int) -> bool:
 def milliseconds() -> int:
     """A clock that all processes share, and that never goes back."""
     return time.monotonic_ns() // 1_000_000
+
+
+_at_work = True
+
+
+def at_work() -> bool:
+    """Whether this process goes on: if not, others clear up after it, as after a death."""
+    return _at_work
+
+
+def end() -> None:
+    """The interpreter is about to end."""
+    global _at_work
+    _at_work = False

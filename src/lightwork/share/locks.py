@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
+
 from ..errors import OwnerDied
 from . import layout as at
+from . import wills
 from .blocks import Block, Shared
-from .commons import K_MUTEX
+from .kinds import K_MUTEX
+from .living import at_work
 from .mutex import Mutex
 from .threads import slot_of
 
@@ -15,7 +20,7 @@ __all__ = ["Lock", "RLock"]
 class _Lock(Mutex, Shared):
     """What both have in common: a mutex that is an object of its own."""
 
-    __slots__ = ()
+    __slots__ = ("_known",)
     _face = 0
 
     def __init__(self, name: str = "") -> None:
@@ -25,13 +30,23 @@ class _Lock(Mutex, Shared):
         self._made(block)
 
     def _open(self, *_: object) -> None:
+        self._known = wills.nobody
         Mutex.__init__(self, self._block)
 
+    def _have(self) -> bool:
+        super()._have()
+        self._known = wills.make()
+        return True
+
     def _take_over(self) -> None:
-        raise OwnerDied(
-            f"the process that held {self!r} died with it; you hold it now, and what it guards may "
-            "be half changed"
-        )
+        what = f"the process that held {self!r} died with it"
+        if pid := self.cells[at.R_LEFT_PID]:
+            thread = self._block.text(at.R_LEFT_BY, at.R_LEFT_BY_BYTES)
+            if thread:
+                what = f"thread {thread!r} of process {pid} ended while it held {self!r}"
+            else:
+                what = f"process {pid} held {self!r}, and let go of its last reference to it"
+        raise OwnerDied(f"{what}; you hold it now, and what it guards may be half changed")
 
     def __enter__(self) -> bool:
         try:
@@ -68,11 +83,12 @@ class _Lock(Mutex, Shared):
         """
         if not self.held():
             raise RuntimeError("only the thread that holds a lock can abandon it")
-        with self.block.commons:
-            self.cells[at.R_DEAD] = 1
-        self._held = False
-        self._use_shared()  # the semaphore stays taken: not ours any more
-        self._leave()
+        self.leave_behind(0, "")
+
+    def __del__(self, at_work: Callable[[], bool] = at_work) -> None:
+        # Held, and nobody here can release it any more. (When a process ends, others find out.)
+        if getattr(self, "_held", False) and at_work() and self.block.commons.pid == os.getpid():
+            self.leave_behind(os.getpid(), "")
 
 
 class Lock(_Lock):
@@ -83,8 +99,8 @@ class Lock(_Lock):
 
     An uncontended acquire and release take 0.2 us together (`benchmarks/share.py`).
 
-    If the process that holds it dies, the next ``acquire`` raises `OwnerDied` *and holds the
-    lock*::
+    If the process or the thread that holds it dies, the next ``acquire`` raises `OwnerDied` *and
+    holds the lock*::
 
         try:
             lock.acquire()
@@ -103,8 +119,10 @@ class Lock(_Lock):
     acquires a lock twice. A wait with a time limit is in no circle, since it ends.
 
     It may be released by any thread of the process that holds it, as a `threading.Lock` may, but by
-    no other process. A thread that ends without releasing leaves it locked, until its process
-    ends. In a copy of the process (``os.fork``) it is not held.
+    no other process. A thread that ends without releasing it is as a process that dies: the next
+    ``acquire``, wherever, raises `OwnerDied`, which names the thread. So is a process that lets go
+    of its last reference to a lock that it holds. In a copy of the process (``os.fork``) it is not
+    held.
     """
 
     __slots__ = ()
@@ -121,11 +139,16 @@ class Lock(_Lock):
 
         Raises OwnerDied: its holder died; it is taken. DeadlockError: it never could be.
         """
-        # As Mutex.acquire, word for word: a call of that would cost a quarter of the time.
+        # As Mutex.acquire, but for the will: a call of that would cost a quarter of the time.
         try:
-            if self._enter(False):
-                if self._take(False):
+            enter = self._enter
+            if enter(False):
+                take = self._take
+                if take(False):
                     self._held = True
+                    known = self._known
+                    if not known():
+                        self._known = wills.make()
                     return True
                 return self._acquire_slowly(True, blocking, timeout)
         except BaseException:
@@ -148,11 +171,16 @@ class RLock(_Lock):
     def acquire(self, blocking: bool = True, timeout: float | None = None) -> bool:
         """As `Lock.acquire`; at once for the thread that holds it."""
         try:
-            if self._enter(False):
+            enter = self._enter
+            if enter(False):
                 if self._held:
                     return True  # the local semaphore let us in again, so it is we who hold it
-                if self._take(False):
+                take = self._take
+                if take(False):
                     self._held = True
+                    known = self._known
+                    if not known():
+                        self._known = wills.make()
                     return True
                 return self._acquire_slowly(True, blocking, timeout)
         except BaseException:

@@ -31,7 +31,8 @@ from ..errors import OwnerDied
 from ..wire.pickling import dump_bytes, unpack
 from . import layout as at
 from .blocks import Block, Shared
-from .commons import K_LOG, K_MUTEX, Commons
+from .commons import Commons
+from .kinds import K_LOG, K_MUTEX
 from .locks import RLock
 from .memory import PAGE, LocalSemaphore, Mapping, punch
 from .mutex import Mutex
@@ -161,6 +162,26 @@ class Logged(Shared):
                 return look(self._copy)
             finally:
                 local.release()
+
+    def _glance(self, look: Callable[[Any], Any]) -> Any:
+        """`look` at the copy, brought up to date if that can be at once; None if it cannot be seen.
+
+        Never waits, and takes nothing over from the dead: for ``repr``, which error messages and
+        debuggers call at any time, in any thread. Who only prints is not the one to be told.
+        """
+        up_to_date = self._guard.take_if_free()
+        try:
+            if not self._local.acquire(False):
+                return None
+            try:
+                if up_to_date:
+                    self._catch_up()
+                return look(self._copy) if self._code else None
+            finally:
+                self._local.release()
+        finally:
+            if up_to_date:
+                self._guard.release()
 
     def _change(self, *change: Any) -> Any:
         """Make one change, here and in the log."""

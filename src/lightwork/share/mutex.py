@@ -42,7 +42,7 @@ from collections.abc import Callable
 from . import deadlock, held
 from . import layout as at
 from .blocks import Block
-from .commons import K_MUTEX
+from .kinds import K_MUTEX
 from .memory import make_semaphore, open_semaphore
 from .threads import Slot, slot_of
 
@@ -136,8 +136,10 @@ class Mutex:
     def acquire(self, blocking: bool = True, timeout: float | None = None) -> bool:
         """Take it; see the subclasses. Returns whether it could be had in time."""
         try:
-            if self._enter(False):
-                if self._take(False):
+            enter = self._enter
+            if enter(False):
+                take = self._take
+                if take(False):
                     self._held = True
                     return True
                 return self._acquire_slowly(True, blocking, timeout)
@@ -151,9 +153,10 @@ class Mutex:
         if not self._held:
             raise RuntimeError("release of a lock that this process does not hold")
         try:
+            give, leave = self._give, self._leave  # faster by name than as methods of self
             self._held = False
-            self._give()
-            self._leave()
+            give()
+            leave()
         except BaseException:
             self._finish()
             raise
@@ -163,6 +166,20 @@ class Mutex:
 
     def __exit__(self, *_: object) -> None:
         self.release()
+
+    def take_if_free(self) -> bool:
+        """Take it, if that needs neither waiting nor a look for the dead. Nests if it is
+        recursive."""
+        try:
+            if self._enter(False):
+                if self._held or self._take(False):
+                    self._held = True
+                    return True
+                self._leave()
+        except BaseException:
+            self._undo()
+            raise
+        return False
 
     def locked(self) -> bool:
         """Whether anybody holds it now."""
@@ -268,6 +285,27 @@ class Mutex:
     def _give_uncounted(self) -> None:
         self._use_shared()
         open_semaphore(self.block.address + at.R_SEM * 8).release()
+
+    def leave_behind(self, pid: int, thread: str) -> None:
+        """Cease to hold it as if by a death: the next one takes it over, and can say why.
+
+        Args:
+            pid: of this process, if nobody here gave it up knowingly.
+            thread: the name of the thread that ends.
+
+        A store into DEAD by who has the semaphore needs no lock: nobody else touches it meanwhile.
+        Killed after it, this process has lost nothing but its local semaphore.
+        """
+        self.block.set_text(at.R_LEFT_BY, at.R_LEFT_BY_BYTES, thread)
+        self.cells[at.R_LEFT_PID] = pid
+        self.cells[at.R_DEAD] = 1
+        self._held = False
+        self._use_shared()  # the semaphore stays taken: not ours any more
+        if self._mine():
+            for _ in range(self._count()):
+                self._leave()
+        else:  # nobody's, see `_Lock.__del__`
+            make_semaphore(self.block.commons.local_address(self.index), 1)
 
     def _take_over(self) -> None:
         """It was taken over from the dead, and is held."""

@@ -9,7 +9,7 @@ from . import flights
 from . import layout as at
 from .blocks import Block, Shared
 from .closing import Closed
-from .commons import K_END
+from .kinds import K_END
 from .mutex import Slices, deadline_after
 from .queues import Queue
 

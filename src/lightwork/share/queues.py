@@ -10,7 +10,7 @@ When somebody is killed
       may lag behind are corrected by the one who takes over the mutex, from the numbers in the
       ring.
     * in ``get``: the item is out if READ was stored, else it is still the next. A reader notes
-      before *how far* READ will be (its *hand*), so it is known afterwards which it was.
+      before *how far* READ will be (in its *hand*), so it is known afterwards which it was.
     * after ``get``: the item in its hand is lost, and counted in ``Queue.lost``. A process has one
       in its hand from the return of ``get`` until it calls ``get`` again; where ``task_done`` is
       used, all that it took and has not reported.
@@ -27,34 +27,43 @@ from pickle import dumps, loads
 from typing import Any
 
 from ..errors import CannotUnpickle, OwnerDied
-from ..wire.pickling import pack
+from ..wire.pickling import dump_parts, pack
 from . import layout as at
 from .blocks import Block, Shared
 from .closing import Closed
-from .commons import K_QUEUE, Commons
-from .memory import PAGE, Mapping, make_semaphore, open_semaphore, pages, punch
+from .kinds import K_QUEUE
+from .memory import PAGE, make_semaphore, open_semaphore
 from .monitor import remaining
 from .mutex import Mutex, Slices, deadline_after, new_mutex, old_mutex
-from .ring import BASE, NEXT, READ, WRITTEN, Entry, Ring, entry_size
+from .queue_words import (
+    CLOSED,
+    DONE_AT,
+    GET_BELL,
+    GETTERS,
+    GOT,
+    HANDS_AT,
+    HEAD,
+    JOINERS,
+    LOST,
+    MOST,
+    PUT,
+    PUT_BELL,
+    PUTTERS,
+    REPORTS,
+    SIZE,
+    SPECIAL,
+    TAIL,
+    TAKEN_AT,
+    settle,
+    taken,
+)
+from .ring import BASE, DATA, LENGTH, NEXT, READ, WRITTEN, Entry, Ring, entry_size
 from .threads import slot_of
 
-__all__ = ["Queue", "bury_reader", "free_rings"]
-
-# Words of the extent.
-_HEAD, _TAIL = 0, 1  # codes of rings
-_PUT, _GOT, _MOST, _CLOSED, _REPORTS, _LOST = 2, 3, 4, 5, 6, 7
-_GETTERS, _PUTTERS, _JOINERS = 8, 9, 10  # how many sleep (at least)
-_SPECIAL = 11  # true if it is closed, or has a maximum: there is more to look at
-_GET_BELL, _PUT_BELL = 16, 24
-# Then, for each process: where READ is, or will be, once it has its latest item; how many it took,
-# times two, plus one while it takes one more; how many it has reported.
-_HANDS_AT = PAGE // 8
-_TAKEN_AT = _HANDS_AT + at.PROCESSES
-_DONE_AT = _TAKEN_AT + at.PROCESSES
-_SIZE = (_DONE_AT + at.PROCESSES) * 8
+__all__ = ["Queue"]
 
 _ENDLESS = 1 << 62
-_ATOMS = frozenset({int, float, bool, type(None)})
+_ATOMS = frozenset({int, float, str, bool, type(None)})
 _FIRST_RING = 1 << 16
 _MOST_ROOM = 8 << 20
 """Bytes: rings grow up to here; a bigger one is made for a bigger item only."""
@@ -76,7 +85,7 @@ class Queue(Shared):
 
     ``put`` pickles the item at once, in the calling thread, so what cannot be pickled raises
     CannotPickle there, and there is no feeder thread whose work could be lost at an exit. Small
-    items cost 2 to 3 us on either side; arrays are copied once in and once out.
+    items cost 1 to 2 us on either side; arrays are copied once in and once out.
 
     ``close`` ends it: nothing can be put any more, and when all is taken, ``get`` raises `Closed`
     in all readers, and iteration ends. A reader that dies loses at most the item in its hand;
@@ -84,16 +93,16 @@ class Queue(Shared):
     """
 
     def __init__(self, maxsize: int = 0, name: str = "") -> None:
-        block = Block.create(K_QUEUE, size=_SIZE)
+        block = Block.create(K_QUEUE, size=SIZE)
         block.name = name
         address = block.body.address
-        make_semaphore(address + _GET_BELL * 8, 0)
-        make_semaphore(address + _PUT_BELL * 8, 0)
+        make_semaphore(address + GET_BELL * 8, 0)
+        make_semaphore(address + PUT_BELL * 8, 0)
         words = block.body.view.cast("Q")
-        words[_MOST] = words[_SPECIAL] = max(maxsize, 0)
+        words[MOST] = words[SPECIAL] = max(maxsize, 0)
         self._readers, self._writers = new_mutex(block), new_mutex(block)
         first = Ring.create(block.commons, _FIRST_RING - PAGE, 0)
-        words[_HEAD] = words[_TAIL] = first.code
+        words[HEAD] = words[TAIL] = first.code
         self._made(block)
 
     def _open(self, *_: object) -> None:
@@ -105,10 +114,10 @@ class Queue(Shared):
         self._commons = block.commons
         self._words = block.body.view.cast("Q")
         self._streaming = False
-        self._head = Ring(block.commons, self._words[_HEAD])
-        self._tail = Ring(block.commons, self._words[_TAIL])
-        self._get_bell = open_semaphore(block.body.address + _GET_BELL * 8)
-        self._put_bell = open_semaphore(block.body.address + _PUT_BELL * 8)
+        self._head = Ring(block.commons, self._words[HEAD])
+        self._tail = Ring(block.commons, self._words[TAIL])
+        self._get_bell = open_semaphore(block.body.address + GET_BELL * 8)
+        self._put_bell = open_semaphore(block.body.address + PUT_BELL * 8)
 
     # -- putting ---------------------------------------------------------------------------------
 
@@ -123,29 +132,52 @@ class Queue(Shared):
         OSError: there is no memory.
         """
         buffers: Sequence[memoryview] = ()
-        if type(item) in _ATOMS:
+        kind = type(item)
+        if kind in _ATOMS:
             data = dumps(item, 5)
-            size = 16 + (len(data) + 7 & ~7)
         else:
-            data, parts, _ = pack(item, what="the item")
+            try:
+                data, parts, _ = dump_parts(item) if kind is not bytes else pack(item)
+            except KeyboardInterrupt:
+                raise
+            except BaseException:  # SystemExit in a ``__reduce__``, too
+                data, parts, _ = pack(item, what="the item")
             if parts:
                 buffers = [part.raw() for part in parts]
-            size = entry_size(len(data), buffers)
+        length = len(data)
+        size = entry_size(length, buffers) if buffers else 16 + (length + 7 & ~7)
         words = self._words
         self._writers.acquire()
         try:
-            if words[_SPECIAL]:
+            if words[SPECIAL]:
                 self._wait_for_room(block, timeout)
             tail = self._tail
-            if tail.code != words[_TAIL]:
-                tail = self._tail = Ring(self._commons, words[_TAIL])
-            number = words[_PUT] + 1
-            if not tail.write(number, data, buffers, size):
-                number = self._write_elsewhere(data, buffers, size)
-            words[_PUT] = number
+            if tail.code != words[TAIL]:
+                tail = self._tail = Ring(self._commons, words[TAIL])
+            number = words[PUT] + 1
+            try:
+                # As Ring.write, for a small item in the middle of a ring that is not full.
+                ring = tail.words
+                place = ring[WRITTEN]
+                end = place + size
+                place %= tail.room
+                if end > tail.limit or place + size > tail.room or buffers:
+                    if not tail.write(number, data, buffers, size):
+                        number = self._write_elsewhere(data, buffers, size)
+                else:
+                    place += DATA
+                    ring[place >> 3] = length
+                    ring[(place >> 3) + 1] = number
+                    place += 16
+                    tail.view[place : place + length] = data
+                    ring[WRITTEN] = end
+                words[PUT] = number
+            except BaseException:  # Ctrl-C, or no memory
+                self._repair_writing()
+                raise
         finally:
             self._writers.release()
-        if words[_GETTERS] and not self._get_bell._get_value():
+        if words[GETTERS] and not self._get_bell._get_value():
             self._get_bell.release()
 
     def put_nowait(self, item: Any) -> None:
@@ -155,21 +187,21 @@ class Queue(Shared):
     def _wait_for_room(self, block: bool, timeout: float | None) -> None:
         """With the writers' mutex held: until there are fewer than ``maxsize`` items."""
         words = self._words
-        if words[_CLOSED]:
+        if words[CLOSED]:
             raise Closed("put to a queue that was closed")
-        most = words[_MOST] or _ENDLESS
+        most = words[MOST] or _ENDLESS
         slices = Slices(deadline_after(None if timeout is None else max(timeout, 0.0)))
-        while words[_PUT] - words[_GOT] >= most:
-            if words[_CLOSED]:
+        while words[PUT] - words[GOT] >= most:
+            if words[CLOSED]:
                 raise Closed("put to a queue that was closed")
             span = slices.take() if block else 0.0
             if not span:
                 raise queue.Full
-            self._sleep(self._writers, _PUTTERS, self._put_bell, span, self._is_full)
+            self._sleep(self._writers, PUTTERS, self._put_bell, span, self._is_full)
 
     def _is_full(self) -> bool:
         words = self._words
-        return bool(words[_PUT] - words[_GOT] >= words[_MOST] and not words[_CLOSED])
+        return bool(words[PUT] - words[GOT] >= words[MOST] and not words[CLOSED])
 
     def _sleep(
         self, mutex: Mutex, sleepers: int, bell: Any, span: float, still: Callable[[], bool]
@@ -198,12 +230,12 @@ class Queue(Shared):
         Returns the number of the item.
         """
         words, tail = self._words, self._tail
-        while tail.room >= max(_MOST_ROOM // 2, size) and words[_GOT]:
+        while tail.room >= max(_MOST_ROOM // 2, size) and words[GOT]:
             read = tail.words[READ]
-            self._sleep(self._writers, _PUTTERS, self._put_bell, _BACK_PRESSURE, _always)
-            if words[_TAIL] != tail.code:  # another writer made one meanwhile
-                tail = self._tail = Ring(self._commons, words[_TAIL])
-            number = int(words[_PUT]) + 1
+            self._sleep(self._writers, PUTTERS, self._put_bell, _BACK_PRESSURE, _always)
+            if words[TAIL] != tail.code:  # another writer made one meanwhile
+                tail = self._tail = Ring(self._commons, words[TAIL])
+            number = int(words[PUT]) + 1
             if tail.write(number, data, buffers, size):
                 return number
             if tail.words[READ] == read:
@@ -211,10 +243,10 @@ class Queue(Shared):
         room = max(min(tail.room * 2, _MOST_ROOM), min(size * 4, _MOST_ROOM), size)
         base = tail.words[BASE] + tail.words[WRITTEN]
         made = Ring.create(self._commons, room, base)
-        number = int(words[_PUT]) + 1
+        number = int(words[PUT]) + 1
         made.write(number, data, buffers, size)
         tail.words[NEXT] = made.code
-        words[_TAIL] = made.code
+        words[TAIL] = made.code
         self._tail = made
         return number
 
@@ -234,25 +266,43 @@ class Queue(Shared):
         me = self._commons.me
         self._readers.acquire()
         try:
-            words[_HANDS_AT + me] = 0
-            entry = self._head.peek() if self._head.code == words[_HEAD] else None
-            if entry is None:
-                entry = self._next(block, timeout)
-            else:
+            head = self._head
+            ring = head.words
+            read = ring[READ]
+            if read >= head.limit:
+                head.limit = ring[WRITTEN]
+            if read < head.limit and head.code == words[HEAD]:
+                # As Ring.peek, for a small item in the middle of a ring.
+                place = read % head.room + DATA
+                length = ring[place >> 3]
+                if length <= LENGTH:
+                    number = ring[(place >> 3) + 1]
+                    place += 16
+                    data = head.view[place : place + length].tobytes()
+                    end = read + 16 + (length + 7 & ~7)
+                    buffers: Sequence[bytearray] = ()
+                else:
+                    data, buffers, number, end = head.peek()  # type: ignore[misc]  # there is one
                 self._streaming = True
-            ring = self._head
-            data, buffers, number, end = entry
-            taken = words[_TAKEN_AT + me]
-            words[_HANDS_AT + me] = ring.base + end
-            words[_TAKEN_AT + me] = taken | 1
-            ring.words[READ] = end
-            words[_TAKEN_AT + me] = taken + 2
-            words[_GOT] = number
+            else:
+                words[HANDS_AT + 2 * me + (words[TAKEN_AT + me] & 1)] = 0
+                data, buffers, number, end = self._next(block, timeout)
+                head = self._head
+                ring = head.words
+            try:
+                count = words[TAKEN_AT + me] + 1
+                words[HANDS_AT + 2 * me + (count & 1)] = head.base + end
+                words[TAKEN_AT + me] = count
+                ring[READ] = end
+                words[GOT] = number
+            except BaseException:  # Ctrl-C
+                self._repair_reading()
+                raise
         finally:
             self._readers.release()
-        if words[_PUTTERS] and not self._put_bell._get_value():
+        if words[PUTTERS] and not self._put_bell._get_value():
             self._put_bell.release()
-        if words[_GETTERS] and words[_PUT] != words[_GOT] and not self._get_bell._get_value():
+        if words[GETTERS] and words[PUT] != words[GOT] and not self._get_bell._get_value():
             self._get_bell.release()  # one wakes the next
         try:
             return loads(data, buffers=buffers) if buffers else loads(data)
@@ -266,8 +316,8 @@ class Queue(Shared):
     def wait_for_item(self, span: float) -> None:
         """Sleep until there is an item, for `span` seconds at most, or until rung; take nothing."""
         with self._readers:
-            if self._look() is None and not self._words[_CLOSED]:
-                self._sleep(self._readers, _GETTERS, self._get_bell, span, self._is_waiting)
+            if self._look() is None and not self._words[CLOSED]:
+                self._sleep(self._readers, GETTERS, self._get_bell, span, self._is_waiting)
 
     def _next(self, block: bool, timeout: float | None) -> Entry:
         """With the readers' mutex held: wait for the next item; it is in ``self._head``."""
@@ -277,7 +327,7 @@ class Queue(Shared):
             entry = self._look()
             if entry is not None:
                 return entry
-            if words[_CLOSED]:
+            if words[CLOSED]:
                 # Closed is stored with the writers' mutex held, so nothing comes behind it.
                 entry = self._look()
                 if entry is not None:
@@ -291,7 +341,7 @@ class Queue(Shared):
             span = slices.take() if block else 0.0
             if not span:
                 raise queue.Empty
-            self._sleep(self._readers, _GETTERS, self._get_bell, span, self._is_waiting)
+            self._sleep(self._readers, GETTERS, self._get_bell, span, self._is_waiting)
 
     def _nap(self) -> None:
         """With the readers' mutex held: leave for a moment, in which items may gather.
@@ -307,19 +357,19 @@ class Queue(Shared):
             self._readers.acquire()
 
     def _is_waiting(self) -> bool:
-        return self._words[_PUT] == self._words[_GOT] and not self._words[_CLOSED]
+        return self._words[PUT] == self._words[GOT] and not self._words[CLOSED]
 
     def _look(self) -> Entry | None:
         """The next item, in this ring or one behind it."""
         while True:
-            if self._head.code != self._words[_HEAD]:
-                self._head = Ring(self._commons, self._words[_HEAD])
+            if self._head.code != self._words[HEAD]:
+                self._head = Ring(self._commons, self._words[HEAD])
             ring = self._head
             behind = ring.words[NEXT]
             entry = ring.peek()  # after the look at NEXT, before which all of this ring was written
             if entry is not None or not behind:
                 return entry
-            self._words[_HEAD] = behind
+            self._words[HEAD] = behind
             ring.free()
 
     def __iter__(self) -> Iterator[Any]:
@@ -332,7 +382,7 @@ class Queue(Shared):
 
     def qsize(self) -> int:
         """How many items are in it, about."""
-        return max(int(self._words[_PUT]) - int(self._words[_GOT]), 0)
+        return max(int(self._words[PUT]) - int(self._words[GOT]), 0)
 
     def empty(self) -> bool:
         """Whether there is none now."""
@@ -340,30 +390,30 @@ class Queue(Shared):
 
     def full(self) -> bool:
         """Whether there are ``maxsize`` now."""
-        most = self._words[_MOST]
+        most = self._words[MOST]
         return bool(most and self.qsize() >= most)
 
     @property
     def maxsize(self) -> int:
         """Items that it holds at most; 0 for no limit."""
-        return int(self._words[_MOST])
+        return int(self._words[MOST])
 
     @property
     def closed(self) -> bool:
         """Whether it was closed."""
-        return bool(self._words[_CLOSED])
+        return bool(self._words[CLOSED])
 
     @property
     def lost(self) -> int:
         """How many items were in the hands of processes that died."""
         self._commons.sweep(now=True)
-        return int(self._words[_LOST])
+        return int(self._words[LOST])
 
     def close(self) -> None:
         """Let nothing in any more; readers take what is there, and then get `Closed`."""
         with self._writers:
-            self._words[_CLOSED] = self._words[_SPECIAL] = 1
-        for bell, sleepers in ((self._get_bell, _GETTERS), (self._put_bell, _PUTTERS)):
+            self._words[CLOSED] = self._words[SPECIAL] = 1
+        for bell, sleepers in ((self._get_bell, GETTERS), (self._put_bell, PUTTERS)):
             for _ in range(self._words[sleepers]):
                 bell.release()
 
@@ -382,11 +432,11 @@ class Queue(Shared):
         """
         words = self._words
         with self._readers:
-            words[_REPORTS] = 1
+            words[REPORTS] = 1
             if self._unfinished() <= 0:
                 raise ValueError("task_done() called too many times")
-            words[_DONE_AT + self._commons.me] += 1
-            if words[_JOINERS] and not self._unfinished():
+            words[DONE_AT + self._commons.me] += 1
+            if words[JOINERS] and not self._unfinished():
                 self._wake_joiners()
 
     def join(self, timeout: float | None = None) -> bool:
@@ -400,9 +450,9 @@ class Queue(Shared):
         Raises OwnerDied: it is so but for items that were lost with the processes that had them.
         """
         words, commons = self._words, self._commons
-        words[_REPORTS] = 1
-        words[_JOINERS] = 1
-        lost = words[_LOST]
+        words[REPORTS] = 1
+        words[JOINERS] = 1
+        lost = words[LOST]
         deadline = deadline_after(None if timeout is None else max(timeout, 0.0))
         slices = Slices(deadline)
         slot = slot_of(commons)
@@ -417,16 +467,16 @@ class Queue(Shared):
                 commons.sweep()
             finally:
                 slot.unpark()
-        if words[_LOST] != lost:
-            gone = words[_LOST] - lost
+        if words[LOST] != lost:
+            gone = words[LOST] - lost
             raise OwnerDied(f"{gone} items were lost with the processes that had taken them")
         return True
 
     def _unfinished(self) -> int:
         words = self._words
         used = self._commons.header[at.H_PROCESSES]
-        done = sum(words[_DONE_AT : _DONE_AT + used].tolist())
-        return int(words[_PUT]) - int(done)
+        done = sum(words[DONE_AT : DONE_AT + used].tolist())
+        return int(words[PUT]) - int(done)
 
     def _wake_joiners(self) -> None:
         for slot in self._commons.parked(self._block.index):
@@ -437,69 +487,25 @@ class Queue(Shared):
     def _repair_reading(self) -> None:
         """With the readers' mutex, whose holder died: what it had announced did not come to be."""
         words = self._words
-        self._head = Ring(self._commons, words[_HEAD])
+        self._head = Ring(self._commons, words[HEAD])
         now = self._head.words[BASE] + self._head.words[READ]
         for process in range(self._commons.header[at.H_PROCESSES]):
-            words[_TAKEN_AT + process] = 2 * _taken(words, process, now)
-            if words[_HANDS_AT + process] > now:
-                words[_HANDS_AT + process] = 0
+            took = taken(words, process, now)
+            if took != words[TAKEN_AT + process]:
+                settle(words, process, took)
         numbers = self._head.numbers()
-        words[_GOT] = numbers[0] - 1 if numbers else max(words[_GOT], self._last_put())
+        words[GOT] = numbers[0] - 1 if numbers else max(words[GOT], self._last_put())
 
     def _repair_writing(self) -> None:
         """With the writers' mutex, whose holder died: count what it had put."""
         with self._readers:
-            self._tail = Ring(self._commons, self._words[_TAIL])
+            self._tail = Ring(self._commons, self._words[TAIL])
             behind = self._tail.words[NEXT]
             if behind:  # it was about to move there, with the item
-                self._words[_TAIL] = behind
+                self._words[TAIL] = behind
                 self._tail = Ring(self._commons, behind)
-            self._words[_PUT] = max(self._words[_PUT], self._last_put())
+            self._words[PUT] = max(self._words[PUT], self._last_put())
 
     def _last_put(self) -> int:
-        numbers = Ring(self._commons, self._words[_TAIL]).numbers()
-        return numbers[-1] if numbers else int(self._words[_GOT])
-
-
-def _taken(words: memoryview, process: int, now: int) -> int:
-    """How many items a process took; `now`: where READ is, seen before."""
-    taken: int = words[_TAKEN_AT + process]
-    return (taken >> 1) + (taken & 1 and words[_HANDS_AT + process] <= now)
-
-
-def bury_reader(commons: Commons, index: int, process: int, dead: list[int]) -> bool:
-    """Count what a dead process had in its hands; see `Commons.sweep`."""
-    cells = commons.records[index * at.R_WORDS : (index + 1) * at.R_WORDS]
-    extent = Mapping(commons.fd, cells[at.R_SIZE], cells[at.R_EXTENT])
-    words = extent.view.cast("Q")
-    head = Ring(commons, words[_HEAD])
-    now = head.words[BASE] + head.words[READ]  # before the look at the hand: it only grows
-    hand = words[_HANDS_AT + process]
-    taken, done = _taken(words, process, now), words[_DONE_AT + process]
-    if words[_REPORTS]:
-        words[_LOST] += max(taken - done, 0)
-    elif 0 < hand <= now and not commons.has_left(process):
-        words[_LOST] += 1
-    if taken > done:  # nobody will report these
-        words[_DONE_AT + process] = taken
-        for slot in commons.parked(index):
-            commons.ring(slot)
-    words[_TAKEN_AT + process] = 2 * taken
-    words[_HANDS_AT + process] = 0
-    # Sleepers that died would be counted for ever; the living say again that they sleep.
-    words[_GETTERS] = words[_PUTTERS] = 0
-    return True
-
-
-def free_rings(commons: Commons, index: int) -> None:
-    """Give back the rings of a queue that is freed."""
-    cells = commons.records[index * at.R_WORDS : (index + 1) * at.R_WORDS]
-    if not cells[at.R_SIZE]:
-        return
-    words = Mapping(commons.fd, cells[at.R_SIZE], cells[at.R_EXTENT]).view.cast("Q")
-    code = words[_HEAD]
-    while code:
-        ring = Ring(commons, code)
-        code = ring.words[NEXT]
-        ring.free()
-    punch(commons.fd, cells[at.R_EXTENT], pages(cells[at.R_SIZE]))
+        numbers = Ring(self._commons, self._words[TAIL]).numbers()
+        return numbers[-1] if numbers else int(self._words[GOT])

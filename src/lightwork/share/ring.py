@@ -33,10 +33,10 @@ WRITTEN, READ, NEXT, BASE, ROOM = (
     17,
     18,
 )  # words; the first two in cache lines of their own
-_DATA = 256  # bytes before the first entry
+DATA = 256  # bytes before the first entry
 _SKIP = 1 << 63
 _BUFFERS_AT = 40
-_LENGTH = (1 << _BUFFERS_AT) - 1
+LENGTH = (1 << _BUFFERS_AT) - 1
 _CODE_BITS = 6
 _HUGE = 16 << 20
 _NONE: Sequence[bytearray] = ()
@@ -60,31 +60,34 @@ class Ring:
 
     Attributes:
         code: where it is and how big, in one word.
-        words: the whole ring.
+        view, words: the whole ring, in bytes and in words.
         room: bytes for entries.
+        limit: how far WRITTEN, for a writer, or READ, for a reader, may go as far as was seen; each
+            looks at what the other changes only when it comes to this.
         base: how many bytes had been read from the rings before.
     """
 
-    __slots__ = ("_commons", "_mapping", "_view", "base", "code", "room", "words")
+    __slots__ = ("_commons", "_mapping", "base", "code", "limit", "room", "view", "words")
 
     def __init__(self, commons: Commons, code: int) -> None:
         self._commons = commons
         self.code = code
         size = PAGE << (code & (1 << _CODE_BITS) - 1)
         self._mapping = Mapping(commons.fd, size, code >> _CODE_BITS << 12)
-        self._view = self._mapping.view
-        self.words = self._view.cast("Q")
+        self.view = self._mapping.view
+        self.words = self.view.cast("Q")
         self.room: int = self.words[ROOM]
         self.base: int = self.words[BASE]
+        self.limit = 0
 
     @classmethod
     def create(cls, commons: Commons, size: int, base: int) -> Ring:
         """A new ring with room for `size` bytes. Raises OSError: there is no memory."""
-        order = max(-(-(size + _DATA) // PAGE) - 1, 0).bit_length()
+        order = max(-(-(size + DATA) // PAGE) - 1, 0).bit_length()
         offset = commons.reserve(PAGE << order)
         # A huge ring is for one item, and has only as much memory as that takes.
-        room = size + 7 & ~7 if size > _HUGE else (PAGE << order) - _DATA
-        os.posix_fallocate(commons.fd, offset, room + _DATA)
+        room = size + 7 & ~7 if size > _HUGE else (PAGE << order) - DATA
+        os.posix_fallocate(commons.fd, offset, room + DATA)
         code = offset >> 12 << _CODE_BITS | order
         head = Mapping(commons.fd, PAGE, offset).view.cast("Q")
         head[BASE] = base
@@ -93,7 +96,7 @@ class Ring:
 
     def free(self) -> None:
         """Give its memory back; whoever has it mapped must not read it any more."""
-        punch(self._commons.fd, self.code >> _CODE_BITS << 12, len(self._view))
+        punch(self._commons.fd, self.code >> _CODE_BITS << 12, len(self.view))
 
     def used(self) -> int:
         """Bytes in use."""
@@ -108,28 +111,29 @@ class Ring:
         skip = 0
         if at + size > room:
             skip = room - at
-        if written + skip + size - words[READ] > room:
+        self.limit = words[READ] + room
+        if written + skip + size > self.limit:
             return False
         if skip:
-            words[(_DATA + at) >> 3] = _SKIP
+            words[(DATA + at) >> 3] = _SKIP
             at = 0
-        start = _DATA + at
+        start = DATA + at
         place = start >> 3
         length = len(data)
         words[place + 1] = number
         if not buffers:
             words[place] = length
-            self._view[start + 16 : start + 16 + length] = data
+            self.view[start + 16 : start + 16 + length] = data
         else:
             words[place] = length | len(buffers) << _BUFFERS_AT
             for one in buffers:
                 words[place + 2] = len(one)
                 place += 1
             where = start + 16 + 8 * len(buffers)
-            self._view[where : where + length] = data
+            self.view[where : where + length] = data
             where = start + ((where - start) + (length + 7 & ~7) + 63 & ~63)
             for one in buffers:
-                self._view[where : where + len(one)] = one
+                self.view[where : where + len(one)] = one
                 where += len(one) + 63 & ~63
         words[WRITTEN] = written + skip + size
         return True
@@ -141,28 +145,28 @@ class Ring:
         if read == words[WRITTEN]:
             return None
         at = read % room
-        head = words[(_DATA + at) >> 3]
+        head = words[(DATA + at) >> 3]
         if head == _SKIP:
             read += room - at
             at = 0
-            head = words[_DATA >> 3]
-        start = _DATA + at
+            head = words[DATA >> 3]
+        start = DATA + at
         number = words[(start >> 3) + 1]
-        if head <= _LENGTH:
-            data = self._view[start + 16 : start + 16 + head].tobytes()
+        if head <= LENGTH:
+            data = self.view[start + 16 : start + 16 + head].tobytes()
             return data, _NONE, number, read + 16 + (head + 7 & ~7)
         return self._peek_big(read, start, head, number)
 
     def _peek_big(self, read: int, start: int, head: int, number: int) -> Entry:
-        length, count = head & _LENGTH, head >> _BUFFERS_AT
+        length, count = head & LENGTH, head >> _BUFFERS_AT
         place = (start >> 3) + 2
         sizes = self.words[place : place + count].tolist()
         where = start + 16 + 8 * count
-        data = self._view[where : where + length].tobytes()
+        data = self.view[where : where + length].tobytes()
         where = start + ((where - start) + (length + 7 & ~7) + 63 & ~63)
         buffers = []
         for size in sizes:
-            buffers.append(bytearray(self._view[where : where + size]))
+            buffers.append(bytearray(self.view[where : where + size]))
             where += size + 63 & ~63
         return data, buffers, number, read + where - start
 
@@ -172,13 +176,13 @@ class Ring:
         read, written = words[READ], words[WRITTEN]
         while read < written:
             at = read % room
-            head = words[(_DATA + at) >> 3]
+            head = words[(DATA + at) >> 3]
             if head == _SKIP:
                 read += room - at
                 continue
-            place = (_DATA + at) >> 3
+            place = (DATA + at) >> 3
             found.append(words[place + 1])
-            length, count = head & _LENGTH, head >> _BUFFERS_AT
+            length, count = head & LENGTH, head >> _BUFFERS_AT
             size = 16 + 8 * count + (length + 7 & ~7)
             if count:
                 sizes = words[place + 2 : place + 2 + count].tolist()

@@ -8,7 +8,8 @@ had is given back by setting its number to zero.
 from __future__ import annotations
 
 from . import layout as at
-from .commons import K_SEMAPHORE, Commons
+from .commons import Commons
+from .kinds import K_SEMAPHORE
 from .memory import Mapping
 from .monitor import Monitor
 

@@ -6,7 +6,7 @@ from typing import Any, Self
 
 from . import layout as at
 from .blocks import Block, Shared
-from .commons import K_COUNTER, K_VALUE
+from .kinds import K_COUNTER, K_VALUE
 from .locks import Lock, RLock
 from .threads import slot_of
 

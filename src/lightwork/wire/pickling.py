@@ -18,14 +18,14 @@ import functools
 import io
 import pickle
 import types
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from ..errors import CannotPickle, CannotUnpickle
 from . import culprit
 from .references import by_name
 
-__all__ = ["OUT_OF_BAND", "Packed", "dump_bytes", "pack", "pack_plain", "unpack"]
+__all__ = ["OUT_OF_BAND", "Packed", "dump_bytes", "dump_parts", "pack", "pack_plain", "unpack"]
 
 OUT_OF_BAND = 1 << 16  # bytes: smaller buffers travel inside the pickle
 _LIFT = 1 << 20  # bytes: such a ``bytes`` at the top is not copied into the pickle
@@ -50,6 +50,8 @@ class Packed(NamedTuple):
 _new_packed = tuple.__new__  # without the argument handling of NamedTuple: half the cost
 _dumps = pickle.dumps
 _NO_BUFFERS: tuple[pickle.PickleBuffer, ...] = ()
+
+_Parts = tuple[bytes, tuple[pickle.PickleBuffer, ...], bool]  # as in Packed
 
 # bytes are not among them, because they may be big.
 _ATOMS: frozenset[type] = frozenset({int, float, str, bool, type(None)})
@@ -244,7 +246,8 @@ _MAY_LIFT = (tuple, bytes)
 def _pack(obj: Any, what: str, home: bool, whole: bool = False) -> Packed:
     """Pickle anything. `whole`: no buffer goes out of band."""
     try:
-        return _dump(obj if whole else _lift(obj), home, whole)
+        parts = dump_parts(obj if whole else _lift(obj), home, whole)
+        return _new_packed(Packed, parts)
     except KeyboardInterrupt:
         raise
     except BaseException as error:
@@ -254,16 +257,70 @@ def _pack(obj: Any, what: str, home: bool, whole: bool = False) -> Packed:
     raise _explain(obj, what, home, failure) from failure
 
 
-def _dump(obj: Any, home: bool, whole: bool) -> Packed:
-    file = io.BytesIO()
-    buffers = _Buffers()
-    keep = None if whole else buffers.keep
-    pickler = _FastPickler(file, 5, buffer_callback=keep)
+class _Tool(NamedTuple):
+    """A pickler, and where it puts what it makes."""
+
+    pickler: _FastPickler
+    pieces: list[bytes]
+    buffers: _Buffers
+    dump: Callable[[Any], None]
+    clear: Callable[[], None]
+
+    @classmethod
+    def new(cls, whole: bool) -> _Tool:
+        file, buffers = _File(), _Buffers()
+        keep = None if whole else buffers.keep
+        pickler = _FastPickler(file, 5, buffer_callback=keep)
+        return cls(pickler, file.pieces, buffers, pickler.dump, pickler.clear_memo)
+
+
+class _File:
+    """What a pickler writes to: a small pickle comes in one piece, and needs no copy."""
+
+    def __init__(self) -> None:
+        self.pieces: list[bytes] = []
+        self.write = self.pieces.append
+
+
+_idle: list[_Tool] = []
+"""Used again, since a new one costs five times as much as a small pickle. One at work is not in
+here: user code that a pickler calls, and that pickles, gets another, and so does another thread.
+One that met an exception does not come back."""
+_SMALL = 1024
+"""Bytes: after a longer pickle the memo is big, and clearing it would cost more than a new one."""
+
+
+def dump_parts(obj: Any, home: bool = False, whole: bool = False) -> _Parts:
+    """What is in `pack`'s answer, as a bare tuple, 0.3 us sooner, and with big ``bytes`` in one
+    piece.
+
+    Args:
+        whole: no buffer goes out of band.
+
+    Raises what pickling raised; `pack` then says of the same object what is wrong.
+    """
+    try:
+        tool = _Tool.new(whole) if whole else _idle.pop()
+    except IndexError:
+        tool = _Tool.new(whole)
+    pickler, pieces, buffers, dump, clear = tool
     if home:
         pickler.home = True
     try:
-        pickler.dump(obj)
-        return _new_packed(Packed, (file.getvalue(), tuple(buffers), pickler.plain))
+        dump(obj)
+        data = pieces.pop() if len(pieces) == 1 else b"".join(pieces)
+        plain = pickler.plain
+        found = tuple(buffers) if buffers else _NO_BUFFERS
+        if len(data) <= _SMALL and not whole:
+            clear()
+            if home:
+                pickler.home = False
+            if not plain:
+                pickler.plain = True
+            if found:
+                buffers.clear()
+            _idle.append(tool)
+        return data, found, plain
     except (_ByValue, pickle.PicklingError, TypeError, AttributeError) as error:
         # cloudpickle knows a way for more than what cannot be imported: modules, loggers,
         # properties, views of a dict.
@@ -273,12 +330,12 @@ def _dump(obj: Any, home: bool, whole: bool) -> Packed:
     buffers.clear()
     file = io.BytesIO()
     try:
-        ValuePickler(file, keep, home=home).dump(obj)
+        ValuePickler(file, None if whole else buffers.keep, home=home).dump(obj)
     except Exception as error:
         if isinstance(failure, _ByValue) or isinstance(error, RecursionError):
             raise
         raise failure from None
-    return _new_packed(Packed, (file.getvalue(), tuple(buffers), False))
+    return file.getvalue(), tuple(buffers), False
 
 
 class _Buffers(list[pickle.PickleBuffer]):
@@ -305,7 +362,7 @@ def _explain(obj: Any, what: str, home: bool, error: BaseException) -> CannotPic
 
     def attempt(part: Any) -> BaseException | None:
         try:
-            _dump(part, home, False)
+            dump_parts(part, home, False)
         except KeyboardInterrupt:
             raise
         except BaseException as failure:
