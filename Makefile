@@ -9,7 +9,8 @@ OTHERS ?= 3.11 3.12 3.13
 
 # What the other versions run: the rooms that the version of Python shows in; the hostile tests,
 # the command and the documentation run on the main one.
-FAST := tests/core tests/wire tests/backends tests/engine tests/contract tests/share
+FAST := tests/core tests/wire tests/backends tests/engine tests/contract tests/share \
+        tests/router tests/measure
 
 # Most tests wait for processes to start, end or be killed: three at a time keep two cores busy.
 PYTEST_ARGS ?= -n 3

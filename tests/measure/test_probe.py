@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from lightwork.measure.gil import has_gil
 from lightwork.measure.model import Figures
 from lightwork.measure.probe import Heart, Packing, Probe, packing, watch
 from lightwork.measure.threadclock import ThreadClock
@@ -45,6 +46,7 @@ def test_waiting() -> None:
     )
 
 
+@pytest.mark.skipif(not has_gil(), reason="there is none")
 def test_computing_in_python_holds_the_gil() -> None:
     assert_measured(lambda: spin(0.1), as_=lambda found: found.cpu > 0.5 and found.gil > 0.5)
 

@@ -18,6 +18,7 @@ import pytest
 
 from lightwork import Failure, Pool, wait
 from lightwork.decision import Decision
+from lightwork.measure.gil import has_gil
 
 from .work import bump, digest, fail_on_three, nap, nap_and_spin, roll, spin, where
 
@@ -46,6 +47,10 @@ def test_computing_goes_to_processes() -> None:
         assert "computes in Python" in decided.why
 
 
+needs_gil = pytest.mark.skipif(not has_gil(), reason="without a GIL, threads compute")
+
+
+@needs_gil
 def test_what_waits_first_and_then_computes_goes_to_processes() -> None:
     """As a page that is fetched and parsed; while the first call waits, it looks like a sleeper."""
     with Pool() as pool:
@@ -289,6 +294,7 @@ def test_an_endless_input_is_not_read_ahead_without_bound() -> None:
     assert read < 300_000
 
 
+@needs_gil
 def test_a_later_map_may_go_elsewhere() -> None:
     """Few calls are run in place; many of the same are thought about again."""
     with Pool() as pool:
