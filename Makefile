@@ -64,6 +64,7 @@ format: venv
 
 bench:
 	@.ci/venv .venv-bench bench $(PYTHON)
+	-@.venv-bench/bin/python -m pip install -q faster-fifo  # a peer, where it installs
 	.venv-bench/bin/python benchmarks/compare.py
 	.venv-bench/bin/python benchmarks/share.py
 	.venv-bench/bin/python benchmarks/choose.py

@@ -138,11 +138,10 @@ def conditions(found: Sequence[Measured]) -> str:
         f"Measured by `make figures` on {datetime.date.today()}: {rounds}, {first.cpus} cores, "
         f"Python {platform.python_version()}, {platform.system()}"
     )
-    loads = [one.sweep.load for one in found]
-    if max(loads) > BUSY * first.cpus:
+    if first.load > BUSY * first.cpus:  # the others' load is of those before them
         text += (
-            f", while other programs used the machine as well (load {min(loads):.1f} to "
-            f"{max(loads):.1f}), so that times are longer and speed-ups smaller than they need be"
+            f", while other programs used the machine as well (load {first.load:.1f}), so that "
+            "times are longer and speed-ups smaller than they need be"
         )
     else:
         text += ", otherwise idle"

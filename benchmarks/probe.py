@@ -102,16 +102,18 @@ def main() -> int:
         bare(fn, n, 3)
         calls = max(3, int(wanted.seconds * 3 / (time.perf_counter() - begin)))
         ratios: dict[bool, list[float]] = {False: [], True: []}
-        for _ in range(wanted.rounds):
-            times, results = [], []
-            for run in (
-                partial(bare, fn, n, calls),
-                partial(measured, fn, n, calls, False),
-                partial(measured, fn, n, calls, True),
-            ):
+        for turn in range(wanted.rounds):
+            times, results = [0.0] * 3, [list[Any]()] * 3
+            for at in range(3):
+                which = (at + turn) % 3  # each is first as often as the others
+                run = (
+                    partial(bare, fn, n, calls),
+                    partial(measured, fn, n, calls, False),
+                    partial(measured, fn, n, calls, True),
+                )[which]
                 begin = time.perf_counter()
-                results.append(run())
-                times.append(time.perf_counter() - begin)
+                results[which] = run()
+                times[which] = time.perf_counter() - begin
             if results[1] != results[0] or results[2] != results[0]:
                 raise AssertionError(f"{name}: measuring changes the results")
             ratios[False].append(times[1] / times[0] - 1.0)
