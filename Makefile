@@ -74,7 +74,8 @@ bench:
 soak: venv
 	$(PY) benchmarks/soak.py --minutes $(MINUTES)
 	$(PY) benchmarks/soak_share.py --minutes $(MINUTES)
-	$(PY) -m pytest -m soak $(PYTEST_ARGS)
+	@# These take minutes each: a dump of a thread that runs would come, and may crash it.
+	$(PY) -m pytest -m soak -o faulthandler_timeout=1500 $(PYTEST_ARGS)
 
 docs: venv
 	$(PY) -m pytest -q tests/test_docs.py
