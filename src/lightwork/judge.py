@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 from .backends.local import WatchedCall
 from .decision import Decision
 from .errors import CannotPickle
-from .lane import PROBE_CHUNK, PROBE_MOST
 from .measure.gil import eager
 from .measure.model import Figures, Verdict, choose
 from .measure.probe import Heart
@@ -118,13 +117,10 @@ class Judge:
         if first is None:
             return []
         found = [first]
-        if route.probe.calls:
-            wall = route.probe.figures().wall
-            most = min(int(PROBE_CHUNK / wall), 8 * route.probe.calls, PROBE_MOST)
-            count = len(first.items)
-            while count < most and (held := self._desk.take(route)) is not None:
-                found.append(held)
-                count += len(held.items)
+        most, count = route.probe_calls(), len(first.items)
+        while count < most and (held := self._desk.take(route)) is not None:
+            found.append(held)
+            count += len(held.items)
         return found
 
     def glance(self, route: Route) -> None:

@@ -20,12 +20,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Lane"]
 
-PROBE_CHUNK = 6e-3
-"""Seconds that a chunk of short calls is expected to take that is a probe: longer than Python's
-switch interval, so that a beat is certain to ask for the GIL meanwhile."""
-
-PROBE_MOST = 4096
-
 IN_PLACE_AHEAD = 50.0
 """In place, the window of a map need not be ahead: it is as if calls took so many times as long."""
 
@@ -115,11 +109,7 @@ class Lane:
             return engine.chunk_calls(number)
         # Also just after the decision, while the engine knows nothing yet: calls by the thousand
         # that are held, or sent, one by one would take longer than all of them.
-        probe = route.probe
-        if not probe.calls:
-            return 1
-        wall = probe.figures().wall
-        return max(1, min(int(PROBE_CHUNK / wall), 8 * probe.calls, PROBE_MOST))
+        return route.probe_calls()
 
     def expected(self, family: int) -> float | None:
         """See Engine."""

@@ -84,6 +84,12 @@ LOOKS = 3
 IN_PLACE = 10e-3
 """Calls that take longer are not run in place."""
 
+PROBE_CHUNK = 6e-3
+"""Seconds that a chunk of short calls is expected to take that is a probe: longer than Python's
+switch interval, so that a beat is certain to ask for the GIL meanwhile."""
+
+PROBE_MOST = 4096
+
 WARY = 1.0
 """Seconds that others wait for the end of a call of a kind that first waits, and then computes; and
 that this one waits for the end of those that have begun."""
@@ -424,6 +430,14 @@ class Route:
     def workers(self) -> int:
         """How many it is to have, when all has begun."""
         return self.level if self.start is None else min(BEGIN, self._most)
+
+    def probe_calls(self) -> int:
+        """How many calls are to be measured in one go: several, once they are known to be short."""
+        probe = self.probe
+        if not probe.calls:
+            return 1
+        wall = probe.figures().wall
+        return max(1, min(int(PROBE_CHUNK / wall), 8 * probe.calls, PROBE_MOST))
 
     @property
     def is_starting(self) -> bool:
