@@ -7,7 +7,7 @@ import os
 import queue
 import signal
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -58,13 +58,28 @@ def _lock_wait(lock: Any, timeout: float) -> bool:
     return bool(got)
 
 
+@contextlib.contextmanager
+def _holding(condition: Any) -> Iterator[None]:
+    """Hold its lock, also where a waiter was killed on its way in or out, when it held that for a
+    moment: to say so is right (`_condition_told_once` asks for it), and is not what is tested."""
+    with contextlib.suppress(OwnerDied):
+        condition.acquire()
+    try:
+        yield
+    finally:
+        condition.release()
+
+
 def _condition_wait(condition: Any, timeout: float) -> bool:
-    with condition:
-        return bool(condition.wait(timeout))
+    with _holding(condition):
+        try:
+            return bool(condition.wait(timeout))
+        except OwnerDied:
+            return bool(condition.wait(timeout))
 
 
 def _notify(condition: Any) -> None:
-    with condition:
+    with _holding(condition):
         condition.notify_all()
 
 
