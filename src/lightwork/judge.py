@@ -25,7 +25,7 @@ from .decision import Decision
 from .errors import CannotPickle
 from .measure.gil import eager
 from .measure.model import Figures, Verdict, choose
-from .measure.probe import Heart
+from .measure.probe import Heart, Probe
 from .places import Places
 from .route import EVERY, Held, Probing, Route
 
@@ -76,16 +76,27 @@ class Judge:
         eager.forget()
         self._busy.clear()
 
-    def probe(self, route: Route, *calls: Held) -> None:
-        """Let these calls be measured, now, one after the other."""
+    def look_again(self, route: Route, held: Held) -> bool:
+        """Let this call be measured if the route wants one. Returns whether it is."""
         with self._desk.lock:
-            if route.place is not None:
-                route.fresh()
-            probe = route.probe
-            route.begin(calls[0].fn, probe, time.perf_counter())
-            self._places.out += 1
-            self._heart.probes[probe] = None
-            self._busy[route] = None
+            # Of several submitters, one: and none while the last one is being judged.
+            if not route.wanted or route.running is not None or route.judging:
+                return False
+            route.fresh()
+            probe = self._begin(route, held.fn)
+        self._send(route, probe, [held])
+        return True
+
+    def _begin(self, route: Route, fn: Any) -> Probe:
+        """Locked. A probe is about to be sent."""
+        probe = route.begin(fn, time.perf_counter())
+        self._places.out += 1
+        self._heart.probes[probe] = None
+        self._busy[route] = None
+        return probe
+
+    def _send(self, route: Route, probe: Probe, calls: list[Held]) -> None:
+        """Let these calls be measured, now, one after the other."""
         out = dict.fromkeys(range(len(calls)))
 
         def gone(number: int) -> None:
@@ -181,8 +192,8 @@ class Judge:
 
     def _see_to(self, route: Route) -> None:
         now = time.perf_counter()
-        if route.anew and route.running is None:
-            with self._desk.lock:
+        with self._desk.lock:
+            if route.anew and route.running is None:
                 route.measure_anew(now)
         probe = route.probe
         running = route.running is not None
@@ -204,8 +215,10 @@ class Judge:
             with self._desk.lock:
                 calls = self._next_probes(route)
                 route.releasing = bool(calls)
+                if calls:
+                    probe = self._begin(route, calls[0].fn)
             if calls:
-                self.probe(route, *calls)
+                self._send(route, probe, calls)
                 route.releasing = False
         if route.running is None and route.sample is not None and not route.held:
             route.pack_sample()
@@ -216,7 +229,7 @@ class Judge:
                 judged
                 and not route.is_starting
                 and not route.held
-                and probe not in self._heart.probes
+                and route.probe not in self._heart.probes
             ):
                 self._busy.pop(route, None)
 
@@ -227,7 +240,8 @@ class Judge:
                 route.measure_anew(now)
             elif not route.probe.clear():
                 route.ask_for_more()
-        if route.place is not None and not route.wanted:
+            decided = route.place is not None and not route.wanted
+        if decided:
             self._decide(route, now)
         route.judging = False  # only now: meanwhile nothing is sent that could not be held
 

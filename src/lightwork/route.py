@@ -268,12 +268,13 @@ class Route:
             inner = found
         self.name = getattr(inner, "__qualname__", None) or type(inner).__qualname__
 
-    def begin(self, fn: Any, probe: Probe, now: float) -> None:
+    def begin(self, fn: Any, now: float) -> Probe:
         """A probe is sent."""
         self.fn = fn
-        self.running, self.running_since = probe, now
+        self.running, self.running_since = self.probe, now
         self._first = self.place is None
         self.wanted = self.judging = False
+        return self.probe
 
     @property
     def is_first(self) -> bool:
@@ -422,6 +423,8 @@ class Route:
             if now >= self._again_at and self._drifted_here():
                 self.anew = True
                 self._tell(self)
+        elif self.running is not None or self.judging:
+            pass  # that is the look
         elif now >= self._again_at or self._drifted_away():
             self.wanted = True
             self.next_look = math.inf

@@ -379,8 +379,7 @@ class Router:
 
         Raises PoolClosed and PoolBroken.
         """
-        if route.wanted and route.running is None and self.places.bound != 1:
-            self.judge.probe(route, held)
+        if route.wanted and self.places.bound != 1 and self.judge.look_again(route, held):
             return
         # It may be measured anew since a moment ago: then this one is not waited for.
         place = place or route.place or "cores"

