@@ -16,7 +16,7 @@ PACKAGE = ROOT / "src" / "lightwork"
 BACKENDS = ("serial", "threads", "processes", "interpreters", "dask", "ray")
 
 BASE = {"errors", "options"}
-ENGINE = {*BASE, "core", "backends.base", "blame", "current", "future", "observe"}
+ENGINE = {*BASE, "core", "backends.base", "blame", "current", "future", "observe", "weak"}
 PUBLIC = {""}  # the package itself: its public names
 
 # Room -> rooms that it may import. Nothing that is not here; so imports only point down.
@@ -45,7 +45,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "ledger": ENGINE,  # what the engine knows of its tasks
     "carrier": {*ENGINE, "bunch", "ledger"},
     "policy": {*BASE, "core"},
-    "exits": set(),  # the end of the program, and what must be ended then
+    "weak": set(),  # what is known as long as it lives
+    "exits": {"weak"},  # the end of the program, and what must be ended then
     "engine": {*ENGINE, "bunch", "carrier", "exits", "ledger", "policy", "pump"},
     "stream": {*BASE, "engine", "future", "pump"},
     "journal": {*BASE, "stream", "wire"},
@@ -72,7 +73,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "testing": {*BASE, "backends.base", "backends.local", "backends.serial", "core"},
     "measure.model": BASE,
     "measure": {*BASE, "measure.model", "wire", "backends.processes", *PUBLIC},
-    "share": {*BASE, "current", "wire"},
+    "share": {*BASE, "current", "weak", "wire"},
     "compat": PUBLIC,
     "demos": {*PUBLIC, "share"},  # a public name, too
     "observe.monitor": set(),  # how to look at a pool; also for who looks

@@ -18,6 +18,7 @@ from .backends.base import Backend, WorkerOptions
 from .engine import Engine
 from .errors import LightworkError
 from .options import TaskOptions, _number, _whole
+from .weak import WeakList
 
 if TYPE_CHECKING:
     from .decision import Decision
@@ -113,7 +114,7 @@ class Shared:
         self.maps = 0
         self.families: dict[TaskOptions, dict[object, int]] = {}
         self.caught = 0  # how often `with` caught SIGTERM
-        self.checkpoints: weakref.WeakSet[Checkpoint] = weakref.WeakSet()
+        self.checkpoints: WeakList[Checkpoint] = WeakList()
         weakref.finalize(self, engine.drop).atexit = False
 
 

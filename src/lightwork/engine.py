@@ -23,7 +23,6 @@ import math
 import random
 import threading
 import time
-import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
@@ -39,6 +38,7 @@ from .ledger import Entry, Ledger, Owed
 from .options import TaskOptions
 from .policy import family_policy
 from .pump import Pump, log_failure, slices
+from .weak import WeakList
 
 if TYPE_CHECKING:
     from .core.events import Running
@@ -96,7 +96,7 @@ class Engine:
         self._closed: str | None = None  # why no more tasks are taken
         self._aborted = False
         self._close_wanted = False
-        self.streams: weakref.WeakSet[Stream] = weakref.WeakSet()  # whose input may not be read
+        self.streams: WeakList[Stream] = WeakList()  # whose input may not be read
         self._finished = threading.Event()
         self._all_gone = False
         self._deferred: deque[Callable[[], None]] = deque()  # outcomes that are the pump's to tell
@@ -274,7 +274,7 @@ class Engine:
     def close(self, *, cancel: bool, why: str = "the pool was shut down") -> None:
         """Take no more tasks; end when what was accepted has ended. Does not wait."""
         if not cancel and self._closed is None:
-            for stream in list(self.streams):
+            for stream in self.streams.living():
                 stream.feed_rest()
         with self._lock:
             if self._closed is None:

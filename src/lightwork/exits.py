@@ -15,9 +15,10 @@ import os
 import signal
 import sys
 import threading
-import weakref
 from types import FrameType
 from typing import Protocol
+
+from .weak import WeakList
 
 __all__ = ["Living", "Terminated", "catch_sigterm", "register", "release_sigterm"]
 
@@ -37,8 +38,8 @@ class Living(Protocol):
     def orphan(self, why: str) -> None: ...
 
 
-_living: weakref.WeakSet[Living] = weakref.WeakSet()
-_first: weakref.WeakSet[Living] = weakref.WeakSet()
+_living: WeakList[Living] = WeakList()
+_first: WeakList[Living] = WeakList()
 
 
 def register(one: Living, *, first: bool = False) -> None:
@@ -92,13 +93,13 @@ def _at_exit() -> None:
         if interrupted is not None and issubclass(interrupted, KeyboardInterrupt):
             raise KeyboardInterrupt
         for group in (_first, _living):
-            left = [one for one in list(group) if not one.finished]
+            left = [one for one in group.living() if not one.finished]
             for one in left:
                 one.close(cancel=False, why="the interpreter is shutting down")
             for one in left:
                 one.wait_finished()
     except KeyboardInterrupt:
-        left = [one for one in [*_first, *_living] if not one.finished]
+        left = [one for one in [*_first.living(), *_living.living()] if not one.finished]
         for one in left:
             one.abort("the program was interrupted")
         for one in left:
@@ -107,7 +108,7 @@ def _at_exit() -> None:
 
 def _after_fork_in_child() -> None:
     parent = os.getppid()
-    for one in [*_living, *_first]:
+    for one in [*_living.living(), *_first.living()]:
         one.orphan(f"this pool belongs to process {parent}, which forked this one")
     _living.clear()
     _first.clear()

@@ -14,7 +14,6 @@ import dataclasses
 import math
 import threading
 import time
-import weakref
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -28,6 +27,7 @@ from .measure.model import Figures, Verdict, choose
 from .measure.probe import Heart, Probe
 from .places import Places
 from .route import EVERY, Held, Probing, Route
+from .weak import WeakList
 
 if TYPE_CHECKING:
     from .stream import Stream
@@ -42,7 +42,7 @@ class Desk(Protocol):
     """Where calls are held: the router."""
 
     lock: threading.RLock
-    streams: weakref.WeakSet[Stream]
+    streams: WeakList[Stream]
 
     def take(self, route: Route) -> Held | None: ...
 
@@ -286,7 +286,7 @@ class Judge:
 
             logging.getLogger("lightwork").info("%s", decision)
         route.waiting = lambda: self._waiting(route)
-        for stream in list(self._desk.streams):
+        for stream in self._desk.streams.living():
             lane: Any = stream._engine
             if lane in route.lanes:
                 stream.look_again()

@@ -433,7 +433,7 @@ class Pool(concurrent.futures.Executor):
 
     def _keep_results(self) -> None:
         """All that will ever arrive has: let the checkpoints have it."""
-        for checkpoint in list(self._shared.checkpoints):
+        for checkpoint in self._shared.checkpoints.living():
             checkpoint.flush()
 
     def __enter__(self) -> Self:

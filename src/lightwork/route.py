@@ -27,7 +27,6 @@ from __future__ import annotations
 import math
 import threading
 import time
-import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -39,6 +38,7 @@ from .measure.model import WAITS, Figures, Machine, Verdict, Work, choose, neede
 from .measure.probe import SHORT, Packing, Probe, packing
 from .measure.threadclock import ThreadClock
 from .options import TaskOptions
+from .weak import WeakList
 
 if TYPE_CHECKING:
     from .lane import Lane
@@ -226,7 +226,7 @@ class Route:
         self.running: Probe | None = None  # the probe that is out
         self._first = False  # it was sent before there was a place
         self.running_since = 0.0
-        self.lanes: weakref.WeakSet[Lane] = weakref.WeakSet()
+        self.lanes: WeakList[Lane] = WeakList()
         self.level = 1  # workers that it wants in its place
         self.climb: Climb | None = None
         self.start: Start | None = None  # while the call by which it was decided still waits
@@ -547,9 +547,9 @@ class Route:
 
     def work(self) -> Work:
         """The calls that are still to come, as far as one can know."""
-        lanes = list(self.lanes)
+        lanes = self.lanes.living()
         chunks = bool(lanes)
-        held = sum(len(one.items) for one in self.held)
+        held = sum(len(one.items) for one in self.held.copy())  # others add to it
         wall = self.seen or self.probe.figures().wall
         # Whoever iterates is not to be kept busy for long; nor while a first call goes on.
         in_place = chunks and wall < IN_PLACE and (self.probe.calls > 0 or self.place is not None)

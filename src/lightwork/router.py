@@ -24,7 +24,6 @@ import dataclasses
 import math
 import threading
 import time
-import weakref
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -41,6 +40,7 @@ from .options import TaskOptions
 from .places import Places, pack
 from .pump import slices
 from .route import Held, Route
+from .weak import WeakList
 
 if TYPE_CHECKING:
     from .observe.history import History
@@ -76,7 +76,7 @@ class Router:
         processes: bool = True,
     ) -> None:
         self.backend = self  # it prepares calls for itself
-        self.streams: weakref.WeakSet[Stream] = weakref.WeakSet()
+        self.streams: WeakList[Stream] = WeakList()
         self.lock = threading.RLock()
         self._routes: list[Route] = []
         self.places = Places(make, max_workers, cpus, processes, self._routes)
@@ -248,7 +248,7 @@ class Router:
     def close(self, *, cancel: bool, why: str = "the pool was shut down") -> None:
         """See Engine."""
         if not cancel and self._closed is None:
-            for stream in list(self.streams):
+            for stream in self.streams.living():
                 stream.feed_rest()
         with self.lock:
             self._closed = self._closed or why

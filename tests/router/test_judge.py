@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +14,7 @@ from lightwork.measure.model import Figures, Verdict
 from lightwork.options import TaskOptions
 from lightwork.places import Places
 from lightwork.route import Held, Route
+from lightwork.weak import WeakList
 
 from .work import bump
 
@@ -26,7 +26,7 @@ class Desk:
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
-        self.streams: weakref.WeakSet[Any] = weakref.WeakSet()
+        self.streams: WeakList[Any] = WeakList()
         self.out: list[Callable[[], None]] = []
 
     def take(self, route: Route) -> Held | None:

@@ -129,12 +129,13 @@ class Probe:
         if not self._turn.acquire(blocking=False):
             return False
         me = threading.get_native_id()  # the other number may be a later thread's already
-        if self._clock is None or self._clock[0] != me:
-            self._clock = (me, ThreadClock())
-            self._waited = self._clock[1].waited()
+        known = self._clock  # whoever ran the last call may `close` it at any moment
+        if known is None or known[0] != me:
+            self._clock = known = (me, ThreadClock())
+            self._waited = known[1].waited()
         elif not self.calls or self._sum > SHORT * self.calls:
-            self._waited = self._clock[1].waited()
-        clock: ThreadClock = self._clock[1]
+            self._waited = known[1].waited()
+        clock = known[1]
         cpu = clock.cpu()
         self._running = _Running(time.perf_counter(), cpu, clock)  # as late as can be
         return True

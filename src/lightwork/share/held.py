@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import weakref
 from typing import Protocol
+
+from ..weak import WeakList
 
 __all__ = ["by_this_thread", "mutexes", "register"]
 
@@ -17,23 +18,9 @@ class _Mutex(Protocol):
     def leave_behind(self, pid: int, thread: str) -> None: ...
 
 
-_all: dict[int, weakref.ref[_Mutex]] = {}
-
-
-def register(mutex: _Mutex) -> None:
-    """Know it, for as long as it lives."""
-    key = id(mutex)
-
-    def forget(_: object) -> None:
-        _all.pop(key, None)
-
-    _all[key] = weakref.ref(mutex, forget)
-
-
-def mutexes() -> list[_Mutex]:
-    """All that live."""
-    found = [reference() for reference in list(_all.values())]
-    return [one for one in found if one is not None]
+_all: WeakList[_Mutex] = WeakList()
+register = _all.add
+mutexes = _all.living
 
 
 def by_this_thread(family: int) -> list[int]:
