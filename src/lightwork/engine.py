@@ -298,7 +298,7 @@ class Engine:
             if self._finished.is_set():
                 return
             self._aborted = True
-            error = TaskKilled(f"{why}, and its workers were ended")
+            error = TaskKilled(f"{why}, and what its workers ran was ended with them")
             self._ledger.abandon(error, self._span)
             for future in self._carrier.backlog:
                 self._ledger.owed.append((future, future._cancelled, (0, 1)))
@@ -372,6 +372,13 @@ class Engine:
         with self._lock:
             self._carrier.died(worker, death)
         self._gone(worker, ev.Died(worker, death.running, death.how))
+
+    def failed(self, worker: int, error: BaseException) -> None:
+        """See Sink."""
+        if isinstance(error, Exception):
+            log_failure(self._options.name, error)
+        self._damaged(error)
+        self.died(worker, Death("crashed", None))
 
     def results(self, worker: int, results: Sequence[Result]) -> None:
         """See Sink."""

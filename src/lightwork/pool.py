@@ -427,7 +427,7 @@ class Pool(concurrent.futures.Executor):
 
         Calls that run end with ``TaskKilled``, others are cancelled.
         """
-        self._engine.abort("the pool's workers were killed")
+        self._engine.abort("the pool was ended at once")
         self._engine.wait_finished(5.0)
         self._keep_results()
 

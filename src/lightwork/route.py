@@ -221,7 +221,8 @@ class Route:
         self.name = "?"
         self.families: dict[str, int] = {}  # its number in each place's engine
         self.place: str | None = None
-        self.held: deque[Held] = deque()
+        self.held: deque[Held] = deque()  # see `hold` and `let_go`
+        self._held_calls = 0
         self.releasing = False
         self.running: Probe | None = None  # the probe that is out
         self._first = False  # it was sent before there was a place
@@ -288,6 +289,17 @@ class Route:
         if short and held.kwargs is not None and self.submitted % ONE_OF:
             return LocalCall(*held[1:5])
         return WatchedCall(self.watched, *held[1:5])
+
+    def hold(self, held: Held) -> None:
+        """Locked. Keep these calls until there is a place for them."""
+        self.held.append(held)
+        self._held_calls += len(held.items)
+
+    def let_go(self) -> Held:
+        """Locked. Take those that have been held for the longest."""
+        held = self.held.popleft()
+        self._held_calls -= len(held.items)
+        return held
 
     @property
     def small(self) -> bool:
@@ -549,7 +561,7 @@ class Route:
         """The calls that are still to come, as far as one can know."""
         lanes = self.lanes.living()
         chunks = bool(lanes)
-        held = sum(len(one.items) for one in self.held.copy())  # others add to it
+        held = self._held_calls
         wall = self.seen or self.probe.figures().wall
         # Whoever iterates is not to be kept busy for long; nor while a first call goes on.
         in_place = chunks and wall < IN_PLACE and (self.probe.calls > 0 or self.place is not None)

@@ -361,13 +361,13 @@ class Router:
         held = held._replace(ticket=ticket)
         ticket.held = held
         held.target._carved(ticket)
-        route.held.append(held)
+        route.hold(held)
         self._held += 1
 
     def take(self, route: Route) -> Held | None:
         """Locked. The first call that is held and not cancelled."""
         while route.held:
-            held = route.held.popleft()
+            held = route.let_go()
             if not held.ticket.cancelled:
                 held.ticket.held = None
                 self._held -= 1
@@ -440,7 +440,7 @@ class Router:
         self._closed = why
         for route in self._routes:
             while route.held:
-                held = route.held.popleft()
+                held = route.let_go()
                 if not held.ticket.cancelled:
                     held.target._orphaned(PoolClosed(why))
         self._quiet = threading.Event()

@@ -75,6 +75,9 @@ class Driver:
             self.deaths[worker] = death
             self.changed.notify_all()
 
+    def failed(self, worker: int, error: BaseException) -> None:
+        raise AssertionError(f"worker {worker} failed") from error
+
     def nudged(self) -> None:
         pass
 

@@ -6,12 +6,15 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import CancelledError
 from typing import Any
 
 import pytest
 
+from lightwork import Pool, PoolClosed
 from lightwork.backends.base import Death, Parcel, Result, WorkerOptions
 from lightwork.backends.threads import ThreadBackend
+from lightwork.errors import TaskKilled
 
 
 class Record:
@@ -37,6 +40,9 @@ class Record:
 
     def died(self, worker: int, death: Death) -> None:
         self._note("died", worker, death)
+
+    def failed(self, worker: int, error: BaseException) -> None:
+        self._note("failed", worker, error)
 
     def nudged(self) -> None:
         self._note("nudged", 0)
@@ -184,3 +190,38 @@ def test_failed_initializer_is_fatal(record: Record) -> None:
     assert isinstance(error, KeyError)
     assert fatal
     backend.join()
+
+
+def test_a_bug_of_ours_in_a_worker_is_told(
+    backend: ThreadBackend, record: Record, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bug = RuntimeError("a bug")
+
+    def run(*_: Any) -> bool:
+        raise bug
+
+    started(backend, record, 1)
+    monkeypatch.setattr(backend, "_run", run)
+    backend.send(1, [parcel(backend, 1, abs, -1)])
+    assert record.wait_for("failed", 1) is bug
+    backend.join()
+    assert not backend._workers
+
+
+def test_a_pool_ends_after_a_bug_of_ours_in_a_worker(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What waits is told; and nothing waits for a thread that is not there any more."""
+
+    def run(*_: Any) -> bool:
+        raise RuntimeError("a bug")
+
+    with Pool("threads", 2) as pool:
+        assert list(pool.map(abs, [-1, -2])) == [1, 2]
+        monkeypatch.setattr(ThreadBackend, "_run", run)
+        results = pool.map(abs, range(10))
+        with pytest.raises((TaskKilled, CancelledError)):
+            list(results)
+        with pytest.raises(PoolClosed, match="a bug"):
+            pool.submit(abs, 1)
+    assert "a bug" in caplog.text

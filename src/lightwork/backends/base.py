@@ -114,6 +114,9 @@ class Sink(Protocol):
     def died(self, worker: int, death: Death) -> None:
         """The worker is gone; whatever it had answered was reported before."""
 
+    def failed(self, worker: int, error: BaseException) -> None:
+        """The worker is gone by a fault of the backend's: what it had is lost."""
+
     def nudged(self) -> None:
         """`wake` was called, and no pump thread is there to see to it."""
 

@@ -49,6 +49,7 @@ class _Worker:
         "answers",
         "cell",
         "collecting",
+        "ended",
         "inbox",
         "news",
         "number",
@@ -62,6 +63,7 @@ class _Worker:
         self.inbox: SimpleQueue[Any] = SimpleQueue()
         self.answers: deque[_Answer] = deque()  # each is taken once, by whoever comes first
         self.cell: list[Running] = []  # the call that runs; whoever pops it decides
+        self.ended = 0.0  # when its last call did
         self.remaining: tuple[Parcel, deque[int]] | None = None  # offsets not started
         self.thread: threading.Thread | None = None
         self.news: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
@@ -151,12 +153,16 @@ class ThreadBackend:
         parcel, offsets = current_chunk
         least = offset if parcel.task == task else 0
         first = -1
-        with contextlib.suppress(IndexError):
-            # Look before taking: what was taken could not be put back, for the worker may have
-            # found the deque empty meanwhile, and gone on. Only we take from this end, so what
-            # is seen is what is popped, or the worker was faster, and nothing is left.
-            while offsets[-1] >= least:
+        # Look before taking: what was taken could not be put back, for the worker may have found the
+        # deque empty meanwhile, and gone on. Only we take from this end, so what is seen is what is
+        # popped, or the worker was faster, and nothing is left.
+        while offsets:
+            try:
+                if offsets[-1] < least:
+                    break
                 first = offsets.pop()
+            except IndexError:
+                pass  # without a GIL, -1 counts from where the end was before the worker took one
         return [(parcel.task, parcel.attempt, first)] if first >= 0 else []
 
     def inspect(self, worker: int) -> Running | None:
@@ -185,8 +191,7 @@ class ThreadBackend:
             return
         del self._workers[worker]
         state.inbox.put(_LEAVE)
-        if state.thread in self._threads:
-            self._threads.remove(state.thread)
+        self._forget(state)
         self._answer_for(state)
         state.news.append((self._sink.died, (worker, Death(how, running))))
         self._to_tell.append(state)
@@ -263,6 +268,15 @@ class ThreadBackend:
             self._threads.append(thread)
 
     def _work(self, state: _Worker) -> None:
+        try:
+            self._serve(state)
+        except BaseException as error:
+            # A bug of ours, or there was no memory left: nobody is to wait for this thread.
+            self._workers.pop(state.number, None)
+            self._forget(state)
+            self._sink.failed(state.number, error)
+
+    def _serve(self, state: _Worker) -> None:
         options = self._options
         if options.initializer is not None:
             try:
@@ -306,8 +320,9 @@ class ThreadBackend:
         self._forget(state)
 
     def _forget(self, state: _Worker) -> None:
+        """Its thread is not waited for any more: it ends, or was written off; or both at once."""
         with contextlib.suppress(ValueError):
-            self._threads.remove(threading.current_thread())
+            self._threads.remove(state.thread)  # type: ignore[arg-type]
 
     def _answer_for(self, state: _Worker) -> None:
         """Note the worker's answers for the sink, consecutive ones of a task together.
@@ -350,9 +365,8 @@ class ThreadBackend:
                     return False
                 if not offsets:
                     return True
-                now = state.answers[-1].ended if state.answers else last
-                if not parcel.tiny or now - last >= FLUSH:
-                    last = now
+                if not parcel.tiny or state.ended - last >= FLUSH:
+                    last = state.ended
                     self._answer_for(state)
                     self.flush()
         finally:
@@ -371,7 +385,8 @@ class ThreadBackend:
             value = parcel.call.run(at)
         except BaseException as error:
             wrong = trimmed(error)
-        answer = _Answer(parcel, offset, value, wrong, started, time.monotonic())
+        state.ended = time.monotonic()
+        answer = _Answer(parcel, offset, value, wrong, started, state.ended)
         try:
             cell.pop()
         except IndexError:
