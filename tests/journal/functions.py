@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Marks", "as_set", "double", "pair", "picky", "refuse", "wait_for_file"]
+__all__ = ["Marks", "as_set", "double", "pair", "picky", "refuse", "until", "wait_for_file"]
 
 
 class Marks:
@@ -59,8 +61,17 @@ def refuse(x: int) -> object:
 
 
 def wait_for_file(item: tuple[int, str]) -> int:
-    """Wait until its file is there; none for an empty name."""
+    """Say that it began, and wait until its file is there; not so for an empty name."""
     number, path = item
-    while path and not os.path.exists(path):
-        threading.Event().wait(0.002)
+    if path:
+        Path(f"{path}-begun").touch()
+        until(lambda: os.path.exists(path))
     return number
+
+
+def until(true: Callable[[], bool], seconds: float = 60.0) -> None:
+    """Wait until it is."""
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "in vain"
+        time.sleep(0.002)

@@ -28,7 +28,7 @@ from lightwork import (
     Pool,
     current_task,
 )
-from tests.journal.functions import Marks, as_set, double, pair, picky, refuse, wait_for_file
+from tests.journal.functions import Marks, as_set, double, pair, picky, refuse, until, wait_for_file
 from tests.scripts import environment, run_script
 
 KINDS = ("processes", "threads", "serial")
@@ -222,8 +222,7 @@ def test_what_still_ran_when_a_map_was_left_is_kept(tmp_path: Path) -> None:
     with Pool("threads", 2) as pool:
         left = pool.map(wait_for_file, items, checkpoint=path, chunksize=1)
         assert next(left) == 0
-        while pool.statistics().running < 1:
-            threading.Event().wait(0.001)
+        until(Path(f"{go}-begun").exists)  # what has not begun is cancelled
         left.close()
         go.touch()
     go.unlink()  # run again, item 1 would never end

@@ -153,9 +153,9 @@ class ThreadBackend:
         parcel, offsets = current_chunk
         least = offset if parcel.task == task else 0
         first = -1
-        # Look before taking: what was taken could not be put back, for the worker may have found the
-        # deque empty meanwhile, and gone on. Only we take from this end, so what is seen is what is
-        # popped, or the worker was faster, and nothing is left.
+        # Look before taking: what was taken could not be put back, for the worker may have found
+        # the deque empty meanwhile, and gone on. Only we take from this end, so what is seen is
+        # what is popped, or the worker was faster, and nothing is left.
         while offsets:
             try:
                 if offsets[-1] < least:

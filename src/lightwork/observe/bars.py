@@ -95,8 +95,9 @@ class Above(io.TextIOBase):
 
     def end(self) -> None:
         """Print what there is of lines."""
-        while self._rests:
-            write_line(self._rests.popitem()[1], self.real)
+        with contextlib.suppress(KeyError):  # others may go on printing
+            while True:
+                write_line(self._rests.popitem()[1], self.real)
 
     def __getattr__(self, name: str) -> Any:
         if name == "real":  # not there yet
