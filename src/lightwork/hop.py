@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -21,14 +23,26 @@ class Ticket(int):
 
 
 class Hop:
-    """Stands between an engine and a target whose calls it runs."""
+    """Stands between an engine and a target whose calls it runs.
 
-    __slots__ = ("_cancelled", "_describe", "_engine", "_gone", "_orphaned", "_settle", "_target")
+    Args:
+        target: a Future, or a map's Chunk.
+        engine: where they run.
+        gone: of a probe, told when all `calls` of it have ended, or will not start.
+    """
 
-    def __init__(self, target: Any, engine: Engine, gone: Callable[[], None] | None) -> None:
+    __slots__ = (
+        *("_cancelled", "_describe", "_engine", "_gone", "_left", "_orphaned", "_settle"),
+        "_target",
+    )
+
+    def __init__(
+        self, target: Any, engine: Engine, gone: Callable[[], None] | None = None, calls: int = 1
+    ) -> None:
         self._target = target
         self._engine = engine
         self._gone = gone
+        self._left = deque(range(calls))  # one taken out for each that has ended; by any thread
         self._settle = target._settle if gone is None else self._settle_probe
         self._cancelled = target._cancelled if gone is None else self._cancel_probe
         self._orphaned = target._orphaned
@@ -43,12 +57,18 @@ class Hop:
         ticket.engine = self._engine
         self._target._carved(ticket)
 
-    def _settle_probe(self, *outcome: Any) -> None:
-        assert self._gone is not None
-        self._gone()
-        self._target._settle(*outcome)
+    def _settle_probe(self, lo: int, values: Any, *more: Any) -> None:
+        self._ended(len(values))
+        self._target._settle(lo, values, *more)
 
     def _cancel_probe(self, lo: int, hi: int) -> None:
-        assert self._gone is not None
-        self._gone()
+        self._ended(hi - lo)
         self._target._cancelled(lo, hi)
+
+    def _ended(self, calls: int) -> None:
+        assert self._gone is not None
+        with contextlib.suppress(IndexError):
+            for _ in range(calls):
+                self._left.pop()
+        if not self._left:
+            self._gone()

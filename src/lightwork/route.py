@@ -176,8 +176,9 @@ class Probing:
         self._route = route
         self._probe = probe
         self._gone = gone
+        self._ended = deque[None]()  # one for each call that has ended; by any thread
 
-    def before(self, call: LocalCall, offset: int) -> tuple[int, Look | None, bool]:
+    def before(self, call: LocalCall, offset: int) -> tuple[Look | None, bool]:
         """See Watcher."""
         item = call.items[offset]
         args = tuple(item) if call.star else (item,)
@@ -187,24 +188,25 @@ class Probing:
             look = Look(call.fn, args, kwargs)
             self._route.sample = (args, kwargs)
         # Where two threads share this chunk, one of them is measured.
-        return offset, look, self._probe.begin()
+        return look, self._probe.begin()
 
     def after(
         self,
         call: LocalCall,
-        before: tuple[int, Look | None, bool],
+        before: tuple[Look | None, bool],
         value: Any,
         error: BaseException | None,
     ) -> None:
         """See Watcher."""
-        offset, look, measured = before
+        look, measured = before
         route = self._route
         wall = self._probe.end() if measured else 0.0
         if look is not None:
             route.changed = look.changed()
             if error is None and route.packed_out is None:
                 route.packed_out = packing(value, "the result", _budget(wall))
-        if offset == len(call.items) - 1:
+        self._ended.append(None)
+        if len(self._ended) >= len(call.items):  # of one that is shared, the last may end first
             self._gone()
 
 

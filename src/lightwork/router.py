@@ -410,7 +410,7 @@ class Router:
             if gone is None:
                 engine.submit(call, target, family, held.index)
                 return
-        hop: Any = Hop(target, engine, gone)
+        hop: Any = Hop(target, engine, gone, len(held.items))
         engine.submit_chunk(call, hop, family, held.index)
 
     def _send_or_fail(self, route: Route, held: Held) -> None:

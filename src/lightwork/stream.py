@@ -18,6 +18,7 @@ because users of ``concurrent.futures`` rely on them:
 
 from __future__ import annotations
 
+import contextlib
 import operator
 import threading
 import time
@@ -218,8 +219,9 @@ class Stream:
                 # Others are found when it is their turn: the consumer is not woken for them.
                 # 1. We store a piece, and see another chunk in front. 2. The consumer takes that
                 # out, and then looks for the piece: it is there.
-                if self._chunks and self._chunks[0] is not chunk:
-                    return
+                with contextlib.suppress(IndexError):  # it has just taken the last one out
+                    if self._chunks[0] is not chunk:
+                        return
             else:
                 self._ready.append(piece)
             self._tell()

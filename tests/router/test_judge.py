@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 from lightwork import Pool
+from lightwork.hop import Hop
 from lightwork.judge import Judge
 from lightwork.measure.model import Figures, Verdict
 from lightwork.options import TaskOptions
@@ -151,3 +152,26 @@ def test_calls_submitted_by_many_threads_leave_no_probe_behind() -> None:
         assert router is not None
     assert router.places.out == 0
     assert not router.judge._heart.probes
+
+
+def test_a_probe_goes_on_until_the_last_of_its_calls_has_ended() -> None:
+    """An engine tells of the calls of a chunk as they end; some may be cancelled."""
+
+    class Target:
+        told: ClassVar[list[Any]] = []
+        _orphaned = _describe = None
+
+        def _settle(self, *outcome: Any) -> None:
+            self.told.append(outcome)
+
+        def _cancelled(self, *place: Any) -> None:
+            self.told.append(place)
+
+    ended: list[bool] = []
+    hop = Hop(Target(), object(), lambda: ended.append(True), 5)  # type: ignore[arg-type]
+    hop._settle(0, [1, 2], None, None, 0.0)
+    hop._settle(2, [3], None, None, 0.0)
+    assert not ended
+    hop._cancelled(3, 5)
+    assert ended == [True]
+    assert Target.told == [(0, [1, 2], None, None, 0.0), (2, [3], None, None, 0.0), (3, 5)]
