@@ -7,11 +7,13 @@ import collections
 import datetime
 import decimal
 import functools
+import gc
 import logging
 import pickle
 import sys
 import threading
 import types
+import weakref
 from typing import Any
 
 import numpy as np
@@ -391,3 +393,24 @@ def test_a_pickler_is_used_again_and_remembers_nothing() -> None:
         assert packed.data == alone
         with pytest.raises(CannotPickle):
             pack([obj, BadReduce("raise")])
+
+
+def test_pickling_by_value_keeps_nobodys_arguments() -> None:
+    """Not until the garbage collector comes, either: they may be large, or an end of a pipe."""
+
+    class Argument:
+        pass
+
+    def submit(argument: Argument) -> None:
+        pack(lambda: 1, what="the function")
+
+    gc.collect()
+    gc.disable()
+    try:
+        argument = Argument()
+        alive = weakref.ref(argument)
+        submit(argument)
+        del argument
+        assert alive() is None
+    finally:
+        gc.enable()

@@ -28,6 +28,8 @@ import collections
 import fcntl
 import os
 import threading
+import time
+from collections.abc import Callable
 from typing import Any, Self
 
 from ..wire import family
@@ -40,6 +42,10 @@ __all__ = ["Commons"]
 
 _PERIOD = 50  # milliseconds between two sweeps, whoever does them
 _FORK_PATIENCE = 60_000  # milliseconds until a reserved entry without a child is free
+_DROP_PATIENCE = 0.1
+"""Seconds that a finalizer waits for the administrative lock: microseconds are enough, unless who
+holds it has no core."""
+_DROP_PAUSE = 50e-6
 IN_FLIGHT = 3_600_000
 """Milliseconds that an object which nobody uses waits for a pickle of it to be opened."""
 
@@ -85,12 +91,14 @@ class Commons:
         """What a fork must not share."""
         self.pid = os.getpid()
         self._threads_lock = threading.Lock()
+        self._holder = 0  # the thread that has it
         self._lock_fd = os.open(f"/proc/self/fd/{self.fd}", os.O_RDWR | os.O_CLOEXEC)
 
     # -- the administrative lock -----------------------------------------------------------------
 
     def __enter__(self) -> Self:
         self._threads_lock.acquire()
+        self._holder = threading.get_ident()
         try:
             fcntl.flock(self._lock_fd, fcntl.LOCK_EX)
             self._let_go()
@@ -100,9 +108,15 @@ class Commons:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._unlock()
+        if self.dropped:  # meanwhile, by a finalizer that did not wait for us
+            self._let_go_soon()
+
+    def _unlock(self) -> None:
         try:
             fcntl.flock(self._lock_fd, fcntl.LOCK_UN)
         finally:
+            self._holder = 0
             self._threads_lock.release()
 
     def try_lock(self) -> bool:
@@ -117,6 +131,7 @@ class Commons:
         except BaseException:
             self._threads_lock.release()
             raise
+        self._holder = threading.get_ident()
         return True
 
     # -- processes -------------------------------------------------------------------------------
@@ -198,6 +213,7 @@ class Commons:
         done."""
         self._heir = -1
         self._threads_lock.acquire()
+        self._holder = threading.get_ident()
         fcntl.flock(self._lock_fd, fcntl.LOCK_EX)
         try:
             self._heir = self._free_entry()
@@ -215,7 +231,9 @@ class Commons:
             fcntl.flock(self._lock_fd, fcntl.LOCK_UN)
 
     def after_fork_in_parent(self) -> None:
+        self._holder = 0
         self._threads_lock.release()
+        self._let_go_soon()
 
     def after_fork_in_child(self) -> None:
         os.close(self._lock_fd)
@@ -276,13 +294,31 @@ class Commons:
         self.handles[index] += 1
 
     def drop(self, index: int) -> None:
-        """An object of this process's is gone. From finalizers: never waits."""
+        """An object of this process's is gone. From finalizers: waits `_DROP_PATIENCE` at most."""
         self.dropped.append(index)
-        if at_work() and self.pid == os.getpid() and self.try_lock():
+        self._let_go_soon()
+
+    def _let_go_soon(
+        self,
+        at_work: Callable[[], bool] = at_work,  # at the end of the interpreter, names are gone
+        getpid: Callable[[], int] = os.getpid,
+    ) -> None:
+        """See to what was dropped: this process may not use the commons again for a long time, and
+        somebody may wait for just this.
+
+        A finalizer may run in the thread that has the lock: it does not wait for itself, for who
+        lets go of the lock looks afterwards whether there is anything.
+        """
+        while self.dropped and at_work() and self.pid == getpid():
+            end = time.monotonic() + _DROP_PATIENCE
+            while not self.try_lock():
+                if self._holder == threading.get_ident() or time.monotonic() > end:
+                    return  # whoever has it was stopped: the next of ours to come in sees to it
+                time.sleep(_DROP_PAUSE)
             try:
                 self._let_go()
             finally:
-                self.__exit__()
+                self._unlock()
 
     def _let_go(self) -> None:
         while self.dropped:

@@ -254,7 +254,10 @@ def _pack(obj: Any, what: str, home: bool, whole: bool = False) -> Packed:
         # Only what ended the search for the culprit may be reported as its cause, so this is
         # not inside another handler of the same error.
         failure = error
-    raise _explain(obj, what, home, failure) from failure
+    try:
+        raise _explain(obj, what, home, failure) from failure
+    finally:
+        del failure  # see `dump_parts`
 
 
 class _Tool(NamedTuple):
@@ -335,6 +338,10 @@ def dump_parts(obj: Any, home: bool = False, whole: bool = False) -> _Parts:
         if isinstance(failure, _ByValue) or isinstance(error, RecursionError):
             raise
         raise failure from None
+    finally:
+        # It has our frame in its traceback, and we have it: together they would keep the frames of
+        # our callers, with the user's arguments, until the garbage collector comes.
+        del failure
     return file.getvalue(), tuple(buffers), False
 
 
