@@ -302,7 +302,9 @@ def test_a_later_map_may_go_elsewhere() -> None:
         assert "processes" not in [one.kind for one in pool.decisions]
         list(pool.map(spin, [0.0005] * 4000))
         kinds = [one.kind for one in pool.decisions]
-    if (os.cpu_count() or 1) > 1 and len(os.sched_getaffinity(0)) > 1:
+    cpus = len(os.sched_getaffinity(0))
+    # Calls as short as these look like some that wait where others have the cores: see the probe.
+    if cpus > 1 and os.getloadavg()[0] < 2 * cpus:
         assert kinds[-1] == "processes"
 
 
