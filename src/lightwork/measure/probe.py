@@ -22,8 +22,8 @@ for neither (``threadclock``, on Linux).
 Assumptions: the system wakes a sleeper within a fraction of a millisecond. Where it does not tell
 how long a thread waited for a core, a call on an overloaded machine may be taken for one that
 waits, and C code for Python. A short call may be anyway, if another thread of ours loses its core
-while it has the GIL: that is no waiting for a core in the thread of the call (4 of 60 first looks at
-calls of 0.5 ms, beside 10 programs that compute without pause on two cores).
+while it has the GIL: that is no waiting for a core in the thread of the call (4 of 60 first looks
+at calls of 0.5 ms, beside 10 programs that compute without pause on two cores).
 """
 
 from __future__ import annotations
